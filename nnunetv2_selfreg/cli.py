@@ -1,0 +1,49 @@
+"""`nnUNetv2_selfreg COMMAND ...`: each command lives in the module named here and is imported only when asked for."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from nnunetv2_selfreg import __version__
+from nnunetv2_selfreg.errors import SelfRegError
+
+COMMANDS = {
+    "doctor": ("nnunetv2_selfreg.doctor", "is this installation right, and if not, what to do"),
+    "demo": ("nnunetv2_selfreg.demo.run", "a guided first run on synthetic cardiac data"),
+    "plans": ("nnunetv2_selfreg.plans", "write a plans file with other SelfReg settings"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The command line without the program's name; the process's own when left out.
+
+    Returns:
+        The exit code: 0 when all is well, 1 when the command found something wrong, 2 for unusable arguments.
+    """
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_selfreg",
+        description="SelfReg-UNet's losses for nnU-Net v2. Train with nnU-Net's own command: "
+        "nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerSelfReg",
+        epilog="commands:\n" + "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"nnunetv2-selfreg {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its arguments; try COMMAND -h")
+    parsed = parser.parse_args(arguments)
+    try:
+        return import_module(COMMANDS[parsed.command][0]).main(parsed.rest)
+    except SelfRegError as error:
+        print(f"nnUNetv2_selfreg {parsed.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"nnUNetv2_selfreg {parsed.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""SelfReg as nnU-Net trainers: the three that are written here, and every other composed by name.
+
+`nnUNetTrainerSelfReg`, `nnUNetTrainerSelfRegSCR` and `nnUNetTrainerSelfRegIFD` stand in place of the leading
+`nnUNetTrainer` of any stock trainer's name: `nnUNetTrainerSelfReg_100epochs` is `nnUNetTrainer_100epochs` with SelfReg.
+Such a class is an attribute of this module, made when it is first asked for, and pickles under its name.
+"""
+
+from dataclasses import replace
+from functools import cache
+from math import nan
+from os.path import join
+from typing import Any
+
+import nnunetv2
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from torch import distributed as dist
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_selfreg.criterion import SelfRegCriterion
+from nnunetv2_selfreg.progress import plot_progress
+from nnunetv2_selfreg.settings import SelfRegSettings
+from nnunetv2_selfreg.stages import StageTaps
+
+CITATION = "Zhu et al., SelfReg-UNet: Self-Regularized UNet for Medical Image Segmentation, MICCAI 2024, pp. 601-611"
+
+
+class nnUNetTrainerSelfReg(nnUNetTrainer):
+    """nnU-Net's trainer with SelfReg's two losses; settings come from the plans' key `selfreg`.
+
+    `_build_loss` is the only override that changes the training, the others log what it does. The class is also the
+    mixin that turns another trainer into a SelfReg trainer: put it before that trainer in the bases.
+
+    Attributes:
+        switched_off: Settings that this trainer sets to 0, whatever the plans say.
+    """
+
+    switched_off: tuple[str, ...] = ()
+
+    def _build_loss(self) -> SelfRegCriterion:
+        settings = SelfRegSettings.from_plans(self.configuration_manager.configuration)
+        settings = replace(settings, **dict.fromkeys(self.switched_off, 0.0))
+        taps = StageTaps(_unwrapped(self.network))
+        criterion = SelfRegCriterion(super()._build_loss(), taps, settings, self.device)
+        self._logged = [*criterion.weights, "selfreg_share"]
+        self._declare_logged()
+        self.print_to_log_file(f"SelfReg: {settings}; {taps}. Please cite {CITATION}.")
+        return criterion
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        super().on_train_epoch_end(train_outputs)
+        means = self.loss.take_means()
+        if self.is_ddp:
+            ranks: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(ranks, means)
+            means = {name: sum(rank[name] for rank in ranks) / len(ranks) for name in means}
+        weighted = sum(weight * means[name] for name, weight in self.loss.weights.items())
+        # nnU-Net's loss can be negative or 0 (its Dice term is minus the Dice), so its size is what is compared
+        means["selfreg_share"] = weighted / (abs(means.pop("loss")) + weighted) if weighted else 0.0
+        for name in self._logged:
+            self.logger.log(name, means[name], self.current_epoch)
+        terms = ", ".join(f"{name} {means[name]:.4g}" for name in self.loss.weights)
+        self.print_to_log_file(f"SelfReg: {terms}, weighted {means['selfreg_share']:.2%} of the training loss")
+
+    def on_epoch_end(self) -> None:
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            plot_progress(_local_logging(self.logger), self.output_folder)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        super().load_checkpoint(filename_or_checkpoint)
+        self._declare_logged()
+
+    def _declare_logged(self) -> None:
+        """Tells nnU-Net's logger our names; epochs trained before they existed count as not a number."""
+        for name in self._logged:
+            _local_logging(self.logger).setdefault(name, [nan] * self.current_epoch)
+
+
+class nnUNetTrainerSelfRegSCR(nnUNetTrainerSelfReg):
+    """Semantic consistency regularisation alone."""
+
+    switched_off = ("lambda_ifd",)
+
+
+class nnUNetTrainerSelfRegIFD(nnUNetTrainerSelfReg):
+    """Internal feature distillation alone."""
+
+    switched_off = ("lambda_scr",)
+
+
+def __getattr__(name: str) -> type[nnUNetTrainerSelfReg]:
+    # the longer names first: nnUNetTrainerSelfReg begins them all
+    for root in (nnUNetTrainerSelfRegSCR, nnUNetTrainerSelfRegIFD, nnUNetTrainerSelfReg):
+        if name.startswith(root.__name__):
+            return _composed(name, root)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _composed(name: str, root: type[nnUNetTrainerSelfReg]) -> type[nnUNetTrainerSelfReg]:
+    stock_name = "nnUNetTrainer" + name.removeprefix(root.__name__)
+    stock = _find_stock_trainer(stock_name)
+    if stock is None:
+        raise AttributeError(f"there is no trainer {stock_name} to make {name} of")
+    return type(name, (root, stock), {"__module__": __name__, "__doc__": f"{stock_name} with {root.__name__}."})
+
+
+def _find_stock_trainer(name: str) -> type[nnUNetTrainer] | None:
+    folder, module = join(nnunetv2.__path__[0], "training", "nnUNetTrainer"), "nnunetv2.training.nnUNetTrainer"
+    # nnU-Net's own search reads the other sub-packages first, which costs seconds of imports
+    return recursive_find_python_class(
+        join(folder, "variants"), name, f"{module}.variants"
+    ) or recursive_find_python_class(folder, name, module)
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    if isinstance(network, OptimizedModule):
+        network = network._orig_mod
+    return network
+
+
+def _local_logging(logger: Any) -> dict[str, list[Any]]:
+    """The values nnU-Net logs, by name; until nnU-Net 2.6 the logger itself held them."""
+    return getattr(logger, "local_logger", logger).my_fantastic_logging
