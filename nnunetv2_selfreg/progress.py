@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -16,19 +17,21 @@ def plot_progress(logging: Mapping[str, Sequence[float]], output_folder: str | P
         logging: nnU-Net's logged values, one per epoch and name; `scr`, `ifd` and `selfreg_share` are drawn if present.
         output_folder: The fold's folder.
     """
-    figure = Figure(figsize=(12, 10), layout="constrained")
-    terms, share = figure.subplots(2, 1, sharex=True)
-    for name, axis in (("scr", terms), ("ifd", terms), ("selfreg_share", share)):
-        if values := logging.get(name):
-            label, colour = CURVES[name]
-            scaled = [100 * value for value in values] if name == "selfreg_share" else values
-            axis.plot(range(len(values)), scaled, color=colour, label=label, linewidth=2, marker="o", markersize=3)
-    terms.set_ylabel("mean over the epoch, unweighted")
-    terms.legend()
-    share.set_ylabel("weighted terms in the training loss [%]")
-    share.set_xlabel("epoch")
-    share.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axis in (terms, share):
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-    figure.savefig(Path(output_folder) / "selfreg.png", dpi=100)
+    # nnU-Net's own plot changes the global style
+    with style.context("default"):
+        figure = Figure(figsize=(9, 7), layout="constrained")
+        terms, share = figure.subplots(2, 1, sharex=True)
+        for name, axis in (("scr", terms), ("ifd", terms), ("selfreg_share", share)):
+            if values := logging.get(name):
+                label, colour = CURVES[name]
+                scaled = [100 * value for value in values] if name == "selfreg_share" else values
+                axis.plot(range(len(values)), scaled, color=colour, label=label, linewidth=2, marker="o", markersize=3)
+        terms.set_ylabel("mean over the epoch,\nunweighted")
+        terms.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+        share.set_ylabel("share of the weighted terms\nin the training loss [%]")
+        share.set_xlabel("epoch")
+        share.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axis in (terms, share):
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+        figure.savefig(Path(output_folder) / "selfreg.png", dpi=150)

@@ -56,13 +56,15 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
             ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(ranks, means)
             means = {name: sum(rank[name] for rank in ranks) / len(ranks) for name in means}
-        weighted = sum(weight * means[name] for name, weight in self.loss.weights.items())
-        # nnU-Net's loss can be negative or 0 (its Dice term is minus the Dice), so its size is what is compared
-        means["selfreg_share"] = weighted / (abs(means.pop("loss")) + weighted) if weighted else 0.0
+        added = sum(weight * means[name] for name, weight in self.loss.weights.items())
+        # nnU-Net's loss can be 0 or negative (its Dice term is minus the Dice): the share is that of the sizes
+        means["selfreg_share"] = added / (abs(means.pop("loss")) + added) if added else 0.0
         for name in self._logged:
             self.logger.log(name, means[name], self.current_epoch)
         terms = ", ".join(f"{name} {means[name]:.4g}" for name in self.loss.weights)
-        self.print_to_log_file(f"SelfReg: {terms}, weighted {means['selfreg_share']:.2%} of the training loss")
+        self.print_to_log_file(
+            f"SelfReg: {terms}; weighted, they add {added:.4g} to train_loss (share {means['selfreg_share']:.1%})"
+        )
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()

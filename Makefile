@@ -1,0 +1,33 @@
+# Everything from a fresh clone: `make demo` and `make test` set up what they need.
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint format test-oldest clean
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt $(wildcard trainers/*.py)
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup ## a guided first run on synthetic cardiac data, under ./selfreg_demo
+	$(BIN)/nnUNetv2_selfreg demo
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-oldest: ## the suite with the wheel on the oldest nnU-Net that is supported, and what uninstalling leaves
+	tests/check_nnunet_version.sh 2.6.0
+
+clean: ## what was installed here, not what the demo made
+	rm -rf $(VENV) .venv-nnunet-*

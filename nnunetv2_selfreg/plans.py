@@ -1,0 +1,258 @@
+"""`nnUNetv2_selfreg plans`: a new plans file with other SelfReg settings, beside the one it is made from.
+
+nnU-Net names its results folder after the plans, so settings under their own plans identifier never meet another
+run's results. The preprocessed data stay shared, since `data_identifier` is left as it is.
+"""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout, suppress
+from dataclasses import asdict, fields
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.settings import SelfRegSettings
+
+PREPROCESSED = "nnUNet_preprocessed"
+RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # what else nnU-Net keeps as .json in this folder
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Writes the new plans file and prints how to train with it.
+
+    Args:
+        arguments: The command line after `nnUNetv2_selfreg plans`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        SelfRegError: Something asked for is not there, is not allowed or cannot be written.
+    """
+    parsed = _parser().parse_args(arguments)
+    given = {name: value for name in _option_types() if (value := getattr(parsed, f"selfreg.{name}")) is not None}
+    if not given:
+        raise SelfRegError(f"no setting is given; give at least one of {', '.join(map(_option, _option_types()))}")
+    folder = dataset_folder(parsed.dataset)
+    source, target = folder / f"{parsed.source}.json", folder / f"{check_identifier(parsed.output)}.json"
+    plans = read_plans(source)
+    if target.exists() and target.samefile(source):
+        raise SelfRegError(f"-o {parsed.output} is the plans file to start from; choose another identifier")
+    if target.exists() and not parsed.overwrite:
+        raise SelfRegError(f"{target} exists already; choose another -o, or replace it with --overwrite")
+
+    changed = with_settings(plans, parsed.output, parsed.configurations, given)
+    report = _report(parsed, folder, plans, changed)
+    write_json(target, changed)
+    print("\n".join([f"wrote {target}", *report]))
+    return 0
+
+
+def with_settings(
+    plans: Mapping[str, Any], identifier: str, configurations: Sequence[str] | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Merges settings into configurations of the plans; settings that are there already, also inherited ones, stay.
+
+    Args:
+        plans: nnU-Net's plans; they are not changed.
+        identifier: The name of the new plans.
+        configurations: The configurations that get the settings; every one when left out.
+        given: The settings by name.
+
+    Returns:
+        The new plans.
+
+    Raises:
+        SelfRegError: A configuration does not exist, or a setting is unknown or wrong.
+    """
+    changed = dict(plans["configurations"])
+    for name in configurations or list(changed):
+        inherited = resolve(plans, name)
+        SelfRegSettings.from_plans(inherited)
+        settings = {**inherited.get("selfreg", {}), **given}
+        SelfRegSettings.from_plans({"selfreg": settings})
+        changed[name] = {**changed[name], "selfreg": settings}
+    return {**plans, "plans_name": identifier, "configurations": changed}
+
+
+def resolve(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Gives a configuration with what it inherits, key by key as nnU-Net's `PlansManager` does.
+
+    Raises:
+        SelfRegError: The configuration or an ancestor does not exist, or one inherits from itself.
+    """
+    chain: list[Mapping[str, Any]] = []
+    visited: list[str] = []
+    following: str | None = name
+    while following is not None:
+        if following in visited:
+            raise SelfRegError(f"configuration {name!r} inherits from itself: {' -> '.join([*visited, following])}")
+        if following not in plans["configurations"]:
+            raise SelfRegError(
+                f"configuration {following!r} does not exist in the plans; known: {', '.join(plans['configurations'])}"
+            )
+        visited.append(following)
+        chain.append(plans["configurations"][following])
+        following = chain[-1].get("inherits_from")
+    return {key: value for configuration in reversed(chain) for key, value in configuration.items()}
+
+
+def dataset_folder(dataset: str) -> Path:
+    """Finds the preprocessed folder of a data set.
+
+    Args:
+        dataset: nnU-Net's name or number of the data set.
+
+    Raises:
+        SelfRegError: `nnUNet_preprocessed` is not set, or nothing under it has this name or number.
+    """
+    root = os.environ.get(PREPROCESSED)
+    if not root:
+        raise SelfRegError(f"{PREPROCESSED} is not set; export {PREPROCESSED}=/path/to/{PREPROCESSED}")
+    with redirect_stdout(StringIO()):  # nnU-Net before 2.8 prints about every folder that is not set
+        from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+    try:
+        folder = Path(root, str(maybe_convert_to_dataset_name(dataset)))
+    except ValueError:
+        raise SelfRegError(f"-d {dataset} is neither a number nor a name that starts with 'Dataset'") from None
+    except RuntimeError as error:  # its text goes on about every folder; the first sentence says what is wrong
+        reason = str(error).split(". ")[0]
+        raise SelfRegError(f"-d {dataset}: {reason}; preprocessed: {_listed(_datasets(root))}") from None
+    if not folder.is_dir():
+        raise SelfRegError(f"-d {dataset}: there is no folder {folder}; preprocessed: {_listed(_datasets(root))}")
+    return folder
+
+
+def check_identifier(identifier: str) -> str:
+    """Refuses what cannot be the name of a plans file, or would break nnU-Net's folder names."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", identifier) or identifier.endswith(".json"):
+        raise SelfRegError(
+            f"-o {identifier} is not a plans identifier; use letters, digits, '-', '_' and '.', and no .json"
+        )
+    if "__" in identifier:
+        raise SelfRegError(f"-o {identifier}: nnU-Net parts its folder names at '__'; use a single '_'")
+    if identifier in RESERVED:
+        raise SelfRegError(f"-o {identifier}: nnU-Net keeps another file under this name; choose another identifier")
+    return identifier
+
+
+def read_plans(path: Path) -> dict[str, Any]:
+    """Reads a plans file.
+
+    Raises:
+        SelfRegError: The file does not exist, cannot be read or holds something else.
+    """
+    try:
+        plans = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SelfRegError(f"{path} does not exist; plans there: {_listed(_identifiers(path.parent))} (-p)") from None
+    except OSError as error:
+        raise SelfRegError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SelfRegError(f"{path} is not a plans file: {error}; make it anew with nnUNetv2_plan_experiment") from None
+    configurations = plans.get("configurations") if isinstance(plans, dict) else None
+    if not isinstance(configurations, dict) or not all(isinstance(value, dict) for value in configurations.values()):
+        raise SelfRegError(f"{path} is not a plans file: it has no configurations; choose another with -p")
+    return dict(plans)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file as a whole or not at all.
+
+    Raises:
+        SelfRegError: The file cannot be written; nothing is left behind.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(content, indent=4), encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise SelfRegError(f"{path} cannot be written: {error.strerror}; make room or mend the rights there") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_selfreg plans",
+        description="Writes a new plans file with other SelfReg settings. The preprocessed data stay shared.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-d", dest="dataset", required=True, metavar="DATASET", help="name or number of the data set")
+    parser.add_argument("-p", dest="source", default="nnUNetPlans", metavar="PLANS", help="start from these plans")
+    parser.add_argument(
+        "-c", dest="configurations", nargs="+", metavar="CONFIGURATION", help="the configurations to set; default: all"
+    )
+    parser.add_argument("-o", dest="output", required=True, metavar="PLANS", help="identifier of the new plans")
+    parser.add_argument("--overwrite", action="store_true", help="replace plans that have the new identifier already")
+    for name, type_ in _option_types().items():
+        about: dict[str, Any] = {"dest": f"selfreg.{name}", "help": f"setting {name}", "default": None}
+        if type_ is bool:
+            parser.add_argument(_option(name), action=argparse.BooleanOptionalAction, **about)
+        else:
+            read = type_ if type_ in (float, int, str) else json.loads
+            parser.add_argument(_option(name), type=read, metavar="VALUE", **about)
+    return parser
+
+
+def _option_types() -> dict[str, Any]:
+    hints = get_type_hints(SelfRegSettings)
+    return {field.name: hints[field.name] for field in fields(SelfRegSettings)}
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _report(
+    parsed: argparse.Namespace, folder: Path, plans: Mapping[str, Any], changed: Mapping[str, Any]
+) -> list[str]:
+    """What to tell of the changed plans: the settings, the preprocessed data and the commands to train."""
+    named = parsed.configurations or list(plans["configurations"])
+    lines: list[str] = []
+    missing: dict[str, str] = {}
+    for name in changed["configurations"]:
+        resolved = resolve(changed, name)
+        if name in named:
+            lines.append(f"  {name}: {_settings(resolved)}")
+            data = resolved.get("data_identifier")
+            if data and not (folder / data).is_dir():
+                missing.setdefault(data, name)
+        elif resolved.get("selfreg") != resolve(plans, name).get("selfreg"):
+            lines.append(f"  {name}: {_settings(resolved)} (inherited)")
+    for data, name in missing.items():
+        command = f"nnUNetv2_preprocess -d {parsed.dataset} -plans_name {parsed.source} -c {name}"
+        lines.append(f"{folder / data} is not there yet: {command}")
+    if not missing:
+        lines.append(f"it shares the preprocessed data of {parsed.source}; nothing must be preprocessed again")
+    return [*lines, "train with", *(f"  {_train_command(parsed.dataset, name, changed)}" for name in named)]
+
+
+def _settings(configuration: Mapping[str, Any]) -> str:
+    settings = SelfRegSettings.from_plans(configuration)
+    return ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
+
+
+def _train_command(dataset: str, configuration: str, plans: Mapping[str, Any]) -> str:
+    previous = resolve(plans, configuration).get("previous_stage")
+    command = f"nnUNetv2_train {dataset} {configuration} 0 -tr nnUNetTrainerSelfReg -p {plans['plans_name']}"
+    return f"{command}  # after every fold of {previous}, with the same -tr and -p" if previous else command
+
+
+def _datasets(root: str) -> list[str]:
+    folder = Path(root)
+    return sorted(entry.name for entry in folder.glob("Dataset*") if entry.is_dir())
+
+
+def _identifiers(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.json") if path.stem not in RESERVED)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"

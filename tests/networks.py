@@ -1,0 +1,27 @@
+"""Small U-Nets as nnU-Net builds them."""
+
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+
+def plain_unet(dimensions: int = 2, features: tuple[int, ...] = (4, 8, 16), **changes) -> PlainConvUNet:
+    """A PlainConvUNet with instance norm and in-place LeakyReLU, as nnU-Net's planner configures it."""
+    torch.manual_seed(0)
+    arguments = {
+        "input_channels": 1,
+        "n_stages": len(features),
+        "features_per_stage": features,
+        "conv_op": {2: torch.nn.Conv2d, 3: torch.nn.Conv3d}[dimensions],
+        "kernel_sizes": 3,
+        "strides": [1] + [2] * (len(features) - 1),
+        "n_conv_per_stage": 2,
+        "num_classes": 3,
+        "n_conv_per_stage_decoder": 2,
+        "conv_bias": True,
+        "norm_op": {2: torch.nn.InstanceNorm2d, 3: torch.nn.InstanceNorm3d}[dimensions],
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": torch.nn.LeakyReLU,
+        "nonlin_kwargs": {"inplace": True},
+        "deep_supervision": True,
+    }
+    return PlainConvUNet(**(arguments | changes))

@@ -1,0 +1,115 @@
+"""nnU-Net's own commands with SelfReg trainers, from the plans to evaluated predictions."""
+
+import json
+import math
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from commands import folder, model_folder, run
+
+TRAINER = "nnUNetTrainerSelfReg_5epochs"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training and what the user saw of it."""
+
+    configuration: str
+    plans: str
+    printed: str
+    folder: Path
+
+    def checkpoint(self) -> dict:
+        return torch.load(self.folder / "fold_0" / "checkpoint_final.pth", weights_only=False)
+
+
+@pytest.fixture(scope="session", params=["2d", "3d_fullres"])
+def training(request, dataset) -> Training:
+    """2d with the paper's weights, 3d_fullres with plans that our own command wrote."""
+    configuration, plans = request.param, "Small"
+    if configuration == "3d_fullres":
+        plans = "SmallSelfReg01"
+        run(f"nnUNetv2_selfreg plans -d {dataset.number} -p Small -c {configuration} --lambda-scr 0.1 -o {plans}")
+    printed = run(f"nnUNetv2_train {dataset.number} {configuration} 0 -tr {TRAINER} -p {plans} -device cpu")
+    return Training(configuration, plans, printed, model_folder(TRAINER, plans, configuration))
+
+
+def predict(trainer: str, training: Training, dataset, output: Path) -> dict[str, SimpleITK.Image]:
+    run(
+        f"nnUNetv2_predict -d {dataset.number} -c {training.configuration} -f 0 -tr {trainer} -p {training.plans} "
+        f"-i {dataset.raw / 'imagesTs'} -o {output} -device cpu -npp 1 -nps 1"
+    )
+    return {path.name: SimpleITK.ReadImage(path) for path in sorted(output.glob("*.nii.gz"))}
+
+
+def test_the_loss_falls_and_the_terms_are_logged(training):
+    logging = training.checkpoint()["logging"]
+    assert logging["train_losses"][-1] < logging["train_losses"][0]
+    assert logging["val_losses"][-1] < logging["val_losses"][0]
+    for name in ("scr", "ifd", "selfreg_share"):
+        assert len(logging[name]) == 5
+        assert all(math.isfinite(value) and value > 0 for value in logging[name])
+    weight = {"Small": 0.015, "SmallSelfReg01": 0.1}[training.plans]
+    for epoch in range(5):
+        added = weight * logging["scr"][epoch] + 0.015 * logging["ifd"][epoch]
+        stock = logging["train_losses"][epoch] - added
+        assert logging["selfreg_share"][epoch] == pytest.approx(added / (abs(stock) + added), rel=1e-4)
+
+
+def test_the_user_sees_the_settings_once_and_the_terms_every_epoch(training):
+    lines = [line.split(": ", 1)[1] for line in training.printed.splitlines() if ": SelfReg: " in line]
+    weight = {"Small": "0.015", "SmallSelfReg01": "0.1"}[training.plans]
+    assert lines[0].startswith(f"SelfReg: lambda_scr {weight}, lambda_ifd 0.015; students encoder.stages.1 (")
+    assert "; teacher decoder.stages." in lines[0]
+    assert "Please cite Zhu et al., SelfReg-UNet" in lines[0]
+    epoch = r"SelfReg: scr [\d.e-]+, ifd [\d.e-]+; weighted, they add [\d.e-]+ to train_loss \(share [\d.]+%\)"
+    assert len(lines) == 6
+    assert all(re.fullmatch(epoch, line) for line in lines[1:])
+    (log,) = (training.folder / "fold_0").glob("training_log_*.txt")
+    assert all(line in log.read_text() for line in lines)
+    assert (training.folder / "fold_0" / "selfreg.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_predictions_are_segmentations_of_the_unseen_cases(training, dataset, tmp_path):
+    predictions = predict(TRAINER, training, dataset, tmp_path)
+    references = {path.name: SimpleITK.ReadImage(path) for path in (dataset.raw / "labelsTs").iterdir()}
+    assert predictions.keys() == references.keys()
+    labels = set(json.loads((dataset.raw / "dataset.json").read_text())["labels"].values())
+    for name, prediction in predictions.items():
+        for ask in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(prediction, ask)() == pytest.approx(getattr(references[name], ask)()), (name, ask)
+        assert set(np.unique(SimpleITK.GetArrayFromImage(prediction))) <= labels
+    run(
+        f"nnUNetv2_evaluate_folder {dataset.raw / 'labelsTs'} {tmp_path} -djfile {tmp_path / 'dataset.json'} "
+        f"-pfile {tmp_path / 'plans.json'} -np 1"
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    # far from trained, yet further from chance: 1250 steps of a few patches on networks too small to learn more
+    assert summary["foreground_mean"]["Dice"] > {"2d": 0.5, "3d_fullres": 0.15}[training.configuration]
+
+
+def test_a_stock_trainer_with_the_same_weights_predicts_the_same(training, dataset, tmp_path):
+    stock = model_folder("nnUNetTrainer", training.plans, training.configuration)
+    (stock / "fold_0").mkdir(parents=True)
+    for name in ("plans.json", "dataset.json"):
+        shutil.copy(training.folder / name, stock)
+    checkpoint = training.checkpoint()
+    assert checkpoint["trainer_name"] == TRAINER
+    torch.save(checkpoint | {"trainer_name": "nnUNetTrainer"}, stock / "fold_0" / "checkpoint_final.pth")
+    found = predict(TRAINER, training, dataset, tmp_path / "selfreg")
+    expected = predict("nnUNetTrainer", training, dataset, tmp_path / "stock")
+    assert found.keys() == expected.keys()
+    for name in found:
+        assert np.array_equal(*(SimpleITK.GetArrayFromImage(part[name]) for part in (found, expected)))
+
+
+def test_nothing_of_ours_is_in_the_preprocessed_data(training):
+    """Only the plans that our command wrote are ours."""
+    written = {path.name for path in folder("preprocessed").rglob("*") if "selfreg" in path.name.lower()}
+    assert written <= {"SmallSelfReg01.json"}

@@ -1,0 +1,191 @@
+"""The criterion: what it adds to nnU-Net's loss, what it counts, and that it keeps nothing."""
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+import torch
+from networks import plain_unet
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from nnunetv2_selfreg.criterion import SelfRegCriterion
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.settings import SelfRegSettings
+from nnunetv2_selfreg.stages import StageFeatures, StageTaps
+
+VECTORS = Path(__file__).parents[2] / "shared" / "conformance" / "selfreg_published_loss.npz"
+CPU = torch.device("cpu")
+
+
+class BaseLoss(torch.nn.Module):
+    """Stands for nnU-Net's deep-supervision loss."""
+
+    def forward(self, output, target):
+        return sum(torch.nn.functional.cross_entropy(part, target) for part in output[:1])
+
+
+def criterion_for(network, seed=0, **settings):
+    return SelfRegCriterion(BaseLoss(), StageTaps(network), SelfRegSettings(**settings), CPU, seed)
+
+
+def batch(size=16):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 1, size, size, generator=generator), torch.randint(3, (2, size, size), generator=generator)
+
+
+def slow_terms(features, seed):
+    """SCR and IFD of the maps by the slow reference, with the channels drawn again from the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    final = features.final.detach().numpy()
+    scr = []
+    for student in (*features.encoder, *features.decoder):
+        k = min(student.shape[1], final.shape[1])
+        channels = [torch.randperm(n, generator=generator)[:k].numpy() for n in (student.shape[1], final.shape[1])]
+        scr.append(reference.semantic_consistency(student.detach().numpy(), final, *channels)[0])
+    ifd = sum(
+        np.mean([reference.internal_feature_distillation(f.detach().numpy())[0] for f in group])
+        for group in (features.encoder, features.decoder)
+        if group
+    )
+    return {"scr": np.mean(scr), "ifd": ifd}
+
+
+@pytest.mark.parametrize("features", [(4, 8, 16), (4, 8), (3, 5, 7, 9)])
+@pytest.mark.parametrize("weights", [(0.015, 0.015), (0.1, 0.0), (0.0, 2.0), (0.0, 0.0)])
+def test_loss_is_nnunets_plus_the_weighted_terms(features, weights):
+    network = plain_unet(features=features)
+    images, target = batch()
+    criterion = criterion_for(network, seed=5, lambda_scr=weights[0], lambda_ifd=weights[1])
+    network(images)
+    expected_terms = slow_terms(criterion.taps.take(), seed=5)
+    output = network(images)
+    base = BaseLoss()(output, target).item()
+    expected = base + weights[0] * expected_terms["scr"] + weights[1] * expected_terms["ifd"]
+    assert criterion(output, target).item() == pytest.approx(expected, rel=1e-5)
+    active = {name: expected_terms[name] for name, weight in zip(("scr", "ifd"), weights, strict=True) if weight}
+    means = criterion.take_means()
+    assert means == pytest.approx({"loss": base, **active}, rel=1e-5)
+
+
+def test_whole_network_agrees_with_published_code():
+    """Two terms of weight 1 over a U-Net's maps; the draws are the published ones, handed in in their order."""
+    if not VECTORS.is_file():
+        pytest.skip("the published code's vectors are not at hand")
+    vectors = np.load(VECTORS)
+    names = [f"enc{i}" for i in range(4)] + [f"dec{i}" for i in range(3)]
+    maps = {name: torch.tensor(vectors[f"unet_{name}"], requires_grad=True) for name in names}
+    features = StageFeatures(
+        encoder=[maps[name] for name in names[:4]],
+        decoder=[maps[name] for name in names[4:]],
+        final=torch.tensor(vectors["unet_final"]),
+    )
+    draws = iter(
+        [
+            tuple(torch.tensor(vectors[f"unet_{name}_{side}_channels"]) for side in ("student", "teacher"))
+            for name in names
+        ]
+    )
+    criterion = criterion_for(plain_unet(), lambda_scr=1.0, lambda_ifd=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnunetv2_selfreg.criterion.draw_channels", lambda *_: next(draws))
+        loss = sum(criterion.terms(features).values())
+    loss.backward()
+    assert loss.item() == pytest.approx(vectors["unet_loss"].item(), rel=1e-10)
+    for name in names:
+        expected = vectors[f"unet_{name}_grad"]
+        np.testing.assert_allclose(maps[name].grad, expected, rtol=0, atol=1e-10 * abs(expected).max())
+
+
+def test_outside_training_the_loss_is_nnunets_own():
+    network = plain_unet().eval()
+    images, target = batch()
+    criterion = criterion_for(network)
+    with torch.no_grad():
+        output = network(images)
+        assert criterion(output, target) == BaseLoss()(output, target)
+    assert criterion.take_means() == {}
+
+
+def test_a_training_step_without_features_is_an_error():
+    network = plain_unet()
+    criterion = criterion_for(network)
+    images, target = batch()
+    output = network(images)
+    criterion.taps.take()
+    with pytest.raises(SelfRegError, match="no feature map reached the loss"):
+        criterion(output, target)
+
+
+def test_means_are_over_the_steps_since_the_last_call():
+    network = plain_unet()
+    criterion = criterion_for(network)
+    images, target = batch()
+    values = []
+    for scale in (1.0, 3.0):
+        output = network(scale * images)
+        criterion(output, target)
+        values.append(BaseLoss()(output, target).item())
+    assert criterion.take_means()["loss"] == pytest.approx(np.mean(values))
+    assert criterion.take_means() == {}
+
+
+def test_draws_change_from_step_to_step_and_repeat_with_the_seed():
+    images, target = batch()
+    runs = []
+    for seed in (0, 0, 1):
+        network = plain_unet()
+        criterion = criterion_for(network, seed=seed, lambda_ifd=0.0)
+        run = []
+        for _ in range(3):
+            criterion(network(images), target)
+            run.append(criterion.take_means()["scr"])
+        runs.append(run)
+    assert len(set(runs[0])) == 3
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+def test_draws_leave_torchs_own_random_numbers_alone():
+    network = plain_unet()
+    criterion = criterion_for(network)
+    images, target = batch()
+    state = torch.get_rng_state()
+    criterion(network(images), target)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def live_tensors():
+    gc.collect()
+    return sum(torch.is_tensor(thing) for thing in gc.get_objects())
+
+
+def test_nothing_is_retained_over_many_steps():
+    network = plain_unet()
+    criterion = criterion_for(network)
+    images, target = batch()
+
+    def step():
+        criterion(network(images), target).backward()
+        network.zero_grad(set_to_none=True)
+
+    step()
+    before = live_tensors()
+    for _ in range(20):
+        step()
+    assert live_tensors() == before
+
+
+def test_a_step_never_waits_for_the_host():
+    """A fake tensor has no data: reading a value, or a size that depends on one, raises."""
+    criterion = criterion_for(plain_unet())
+    with FakeTensorMode():
+        encoder, decoder, final = (torch.empty(2, n, 16 // n, 16, requires_grad=True) for n in (8, 4, 2))
+        criterion._generator = None  # a generator's state is data
+        for _ in range(2):
+            terms = criterion.terms(StageFeatures([encoder], [decoder], final))
+            criterion._count(terms["scr"], terms)
+            sum(terms.values()).backward()
+        with pytest.raises(Exception, match="_local_scalar_dense"):  # the trap works
+            terms["scr"].item()

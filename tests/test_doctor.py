@@ -1,0 +1,343 @@
+"""The doctor on this installation, on none at all, and on a small nnU-Net with the installed one's search."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_selfreg import doctor
+from nnunetv2_selfreg.doctor import Check
+
+REPOSITORY = Path(__file__).parents[1]
+TRAINER_FILE = REPOSITORY / "trainers" / "nnUNetTrainerSelfReg.py"
+FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+def python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    unset = {key: value for key, value in os.environ.items() if not key.startswith("nnUNet_")}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=unset | environment
+    )
+
+
+def statuses(output: str) -> dict[str, str]:
+    lines = [line for line in output.splitlines()[:-1] if not line.startswith(" ")]
+    assert all(re.match(r"(ok|problem|note) +\S+ +\S", line) for line in lines), output
+    return {line.split()[1]: line.split()[0] for line in lines}
+
+
+def assert_conclusion_fits(done: "subprocess.CompletedProcess[str]") -> None:
+    problems = list(statuses(done.stdout).values()).count("problem")
+    conclusion = {0: "everything is in order", 1: "1 problem"}.get(problems, f"{problems} problems")
+    assert done.stdout.splitlines()[-1] == conclusion
+    assert done.returncode == (1 if problems else 0)
+
+
+def test_this_installation(tmp_path: Path) -> None:
+    for name in FOLDERS:
+        (tmp_path / name).mkdir()
+    done = python("-m", "nnunetv2_selfreg.cli", "doctor", **{name: str(tmp_path / name) for name in FOLDERS})
+    assert done.stderr == ""
+    found = statuses(done.stdout)
+    fine = ["nnunetv2-selfreg", "nnunetv2", "torch", "dynamic-network-architectures", "batchgenerators", "trainers"]
+    assert {name: found[name] for name in [*fine, *FOLDERS]} == dict.fromkeys([*fine, *FOLDERS], "ok")
+    assert "nnUNetTrainerSelfReg is found in nnU-Net's own folder" in done.stdout
+    assert_conclusion_fits(done)
+
+
+def test_nothing_installed_and_no_folders(tmp_path: Path) -> None:
+    # the bare folder that the wheel leaves where there is no nnU-Net is not an nnU-Net
+    bare = tmp_path / "nnunetv2" / "training" / "nnUNetTrainer"
+    bare.mkdir(parents=True)
+    shutil.copy(TRAINER_FILE, bare)
+    missing = str(tmp_path / "not there")
+    done = python(
+        *("-S", "-m", "nnunetv2_selfreg.cli", "doctor"),
+        PYTHONPATH=f"{REPOSITORY}{os.pathsep}{tmp_path}",
+        nnUNet_preprocessed=missing,
+    )
+    assert done.stderr == ""
+    found = statuses(done.stdout)
+    assert found["nnunetv2-selfreg"] == found["trainers"] == "note"
+    for name in ("nnunetv2", "torch", "batchgenerators", *FOLDERS):
+        assert found[name] == "problem"
+    for remedy in (
+        'python -m pip install "nnunetv2>=2.6"',
+        "export nnUNet_raw=/path/to/nnUNet_raw",
+        f"mkdir -p '{missing}'",
+    ):
+        assert f"\n         -> {remedy}\n" in done.stdout
+    assert_conclusion_fits(done)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "last"),
+    [
+        (["ok", "note"], 0, "everything is in order"),
+        (["problem", "ok"], 1, "1 problem"),
+        (["problem", "problem"], 1, "2 problems"),
+    ],
+)
+def test_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], found: list[str], code: int, last: str
+) -> None:
+    looks: list[Callable[[], Check]] = [lambda status=status: Check("thing", status, "") for status in found]  # type: ignore[misc]
+    monkeypatch.setattr(doctor, "checks", lambda: looks)
+    assert doctor.main([]) == code
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_lines_are_aligned() -> None:
+    checks = [Check("dynamic-network-architectures", "ok", "TEXT"), Check("x", "problem", "TEXT", ("do this",))]
+    first, second, remedy = "\n".join(map(str, checks)).splitlines()
+    assert first.index("TEXT") == second.index("TEXT")
+    assert remedy == "         -> do this"
+
+
+# -- the three folders
+
+
+def test_folder_that_is_fine_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    assert doctor.check_folder("nnUNet_results") == Check("nnUNet_results", "ok", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_folder_that_is_not_set(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    monkeypatch.delenv("nnUNet_results", raising=False)
+    if value is not None:
+        monkeypatch.setenv("nnUNet_results", value)
+    expected = Check("nnUNet_results", "problem", "not set", ("export nnUNet_results=/path/to/nnUNet_results",))
+    assert doctor.check_folder("nnUNet_results") == expected
+
+
+def test_folder_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "file"))
+    check = doctor.check_folder("nnUNet_raw", writable=False)
+    assert (check.status, check.text) == ("problem", f"{tmp_path / 'file'} is not a folder")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a folder that even root cannot write")
+def test_folder_that_can_only_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_raw", "/proc")
+    assert doctor.check_folder("nnUNet_raw", writable=False).status == "ok"
+    check = doctor.check_folder("nnUNet_raw")
+    assert check.status == "problem"
+    assert check.text.startswith("/proc cannot be used: ")
+    assert check.remedy == ("chmod u+rwx /proc", "or export nnUNet_raw=/path/to/nnUNet_raw")
+
+
+# -- versions
+
+
+@pytest.mark.parametrize(("version", "status"), [("2.5.1", "problem"), ("2.6.0", "ok"), ("2.10", "ok"), (None, "note")])
+def test_nnunet_versions(monkeypatch: pytest.MonkeyPatch, version: str | None, status: str) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    check = doctor.check_nnunet()
+    assert check.status == status
+    assert check.remedy == (('python -m pip install "nnunetv2>=2.6"',) if status == "problem" else ())
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [("2.8.0", "ok"), ("2.9.1", "problem"), ("2.9.0+cu128", "problem"), ("2.10.0", "ok"), (None, "problem")],
+)
+def test_torch_versions(monkeypatch: pytest.MonkeyPatch, version: str | None, status: str) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    check = doctor.check_torch()
+    assert check.status == status
+
+
+def test_package_that_is_missing() -> None:
+    remedy = ("python -m pip install no-such-package-here",)
+    assert doctor.check_package("no-such-package-here") == Check(
+        "no-such-package-here", "problem", "not installed", remedy
+    )
+
+
+# -- torchvision
+
+
+@pytest.mark.parametrize(
+    ("code", "needed", "status"),
+    [
+        ("", True, "ok"),
+        ("raise RuntimeError('operator torchvision::nms does not exist')", True, "problem"),
+        ("raise RuntimeError('operator torchvision::nms does not exist')", False, "note"),
+        ("import os; os._exit(9)", True, "problem"),
+    ],
+)
+def test_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, needed: bool, status: str) -> None:
+    (tmp_path / "torchvision.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "_needs_torchvision", lambda: needed)
+    check = doctor.check_torchvision()
+    assert check.status == status
+    if "raise" in code:
+        assert "RuntimeError: operator torchvision::nms does not exist" in check.text
+    if status == "problem":
+        assert check.remedy[0].startswith("python -m pip install --force-reinstall torch torchvision")
+
+
+# -- the nnUNetv2_train that the shell finds
+
+
+@pytest.mark.parametrize(
+    ("first_line", "status"),
+    [
+        (f"#!{sys.executable}", "ok"),
+        ("#!{folder}/python3", "problem"),
+        ("#!/bin/sh", "note"),
+        ("#!/usr/bin/env python3", "note"),
+    ],
+)
+def test_train_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_line: str, status: str) -> None:
+    scripts = {"nnUNetv2_train": first_line.format(folder=tmp_path), "python3": "#!/bin/sh\necho /another/environment"}
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text + "\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    check = doctor.check_train_command()
+    assert check.status == status
+    assert str(tmp_path / "nnUNetv2_train") in check.text
+    if status == "problem":
+        assert check.remedy[0] == f"{tmp_path}/python3 -m pip install nnunetv2-selfreg"
+
+
+def test_train_command_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.check_train_command().status == "note"
+
+
+# -- the trainers
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """An nnU-Net outside site-packages: the installed one's search, and next to nothing to be found by it."""
+    folder = doctor.nnunet_folder()
+    assert folder is not None
+    checkout = tmp_path / "checkout" / "nnunetv2"
+    for package in ("", "utilities", "training", "training/nnUNetTrainer", "training/nnUNetTrainer/primus"):
+        (checkout / package).mkdir(parents=True, exist_ok=True)
+        (checkout / package / "__init__.py").touch()
+    for file in ("paths.py", "utilities/find_class_by_name.py", "utilities/find_objects.py"):
+        if Path(folder, file).is_file():
+            shutil.copy(Path(folder, file), checkout / file)
+    (checkout / "training/nnUNetTrainer/nnUNetTrainer.py").write_text("class nnUNetTrainer: pass\n")
+    return checkout
+
+
+@pytest.fixture
+def ext_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "ext folder"
+    folder.mkdir()
+    shutil.copy(TRAINER_FILE, folder)
+    return folder
+
+
+reads_ext_trainer = pytest.mark.skipif(not doctor._reads_ext_trainer(), reason="nnU-Net reads it since 2.8.0")
+
+
+def look_for_trainers(checkout: Path, **environment: str) -> str:
+    path = os.pathsep.join([str(checkout.parent), str(REPOSITORY)])
+    code = "from nnunetv2_selfreg.doctor import *; print(check_trainers())"
+    done = python("-c", code, PYTHONPATH=path, **environment)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_trainers_in_nnunets_folder(checkout: Path, ext_folder: Path) -> None:
+    folder = checkout / "training" / "nnUNetTrainer"
+    shutil.copy(TRAINER_FILE, folder)
+    found = look_for_trainers(checkout, nnUNet_extTrainer=str(ext_folder))
+    assert re.fullmatch(rf"ok +trainers +nnUNetTrainerSelfReg is found in nnU-Net's own folder, {folder}\n", found)
+
+
+@reads_ext_trainer
+def test_trainers_through_ext_trainer(checkout: Path, ext_folder: Path) -> None:
+    found = look_for_trainers(checkout, nnUNet_extTrainer=f"/not/there{os.pathsep}{ext_folder}")
+    assert re.fullmatch(
+        rf"ok +trainers +nnUNetTrainerSelfReg is found through nnUNet_extTrainer, {ext_folder}\n", found
+    )
+
+
+@reads_ext_trainer
+def test_trainers_behind_a_broken_torchvision(checkout: Path, ext_folder: Path) -> None:
+    folder = checkout / "training" / "nnUNetTrainer"
+    (folder / "primus" / "broken.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    found = look_for_trainers(checkout, nnUNet_extTrainer=str(ext_folder))
+    assert found.startswith("problem  trainers ")
+    assert "fails: RuntimeError: operator torchvision::nms does not exist\n" in found
+    assert f"mend torchvision, or cp '{ext_folder}/nnUNetTrainerSelfReg.py' {folder}\n" in found
+
+
+@reads_ext_trainer
+def test_trainers_missing_from_a_checkout(checkout: Path) -> None:
+    found = look_for_trainers(checkout)
+    missing = f"nnU-Net does not find nnUNetTrainerSelfReg, it is not in {checkout}/training/nnUNetTrainer"
+    assert re.match(rf"problem +trainers +{re.escape(missing)}\n", found)
+    installed = doctor.installed_trainer_folder()
+    assert found.endswith(f"\n         -> export nnUNet_extTrainer={installed}\n")
+
+
+@pytest.mark.parametrize("trainer_file", ["import no_such_module\n", "raise SystemExit\n"])
+def test_trainers_that_cannot_be_imported(checkout: Path, trainer_file: str) -> None:
+    (checkout / "training" / "nnUNetTrainer" / TRAINER_FILE.name).write_text(trainer_file)
+    found = look_for_trainers(checkout)
+    assert re.match(r"problem +trainers +nnU-Net's search for nnUNetTrainerSelfReg fails: (Module|SystemExit)", found)
+    assert f"-> {doctor.REINSTALL}\n" in found
+
+
+@pytest.mark.parametrize(
+    ("version", "is_checkout", "ext", "remedies"),
+    [
+        ("2.8.1", True, "", ["export nnUNet_extTrainer='/a b'"]),
+        ("2.8.1", True, "/mine", ["export nnUNet_extTrainer=\"$nnUNet_extTrainer:\"'/a b'"]),
+        ("2.7.0", True, "", ["cp '/a b/nnUNetTrainerSelfReg.py' /nnunet", "or upgrade nnU-Net to 2.8.0 or newer"]),
+        ("2.8.1", False, "", [f"{doctor.REINSTALL}   # with the python of the environment"]),
+    ],
+)
+def test_remedies_for_trainers_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, version: str, is_checkout: bool, ext: str, remedies: list[str]
+) -> None:
+    monkeypatch.setenv("nnUNet_extTrainer", ext)
+    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    monkeypatch.setattr(doctor, "_is_checkout", lambda folder: is_checkout)
+    monkeypatch.setattr(doctor, "installed_trainer_folder", lambda: "/a b")
+    found = doctor._trainer_remedy("/nnunet", None, "not found")
+    assert len(found) == len(remedies)
+    assert all(line.startswith(remedy) for line, remedy in zip(found, remedies, strict=True))
+
+
+@pytest.mark.parametrize(("version", "remedy"), [("0.1.0", doctor.REINSTALL), (None, "pip install nnunetv2-selfreg")])
+def test_remedies_for_trainers_nowhere(monkeypatch: pytest.MonkeyPatch, version: str | None, remedy: str) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    monkeypatch.setattr(doctor, "installed_trainer_folder", lambda: None)
+    assert doctor._trainer_remedy("/nnunet", None, "not found")[0].endswith(remedy)
+
+
+@pytest.mark.parametrize(
+    ("version", "value", "text"),
+    [
+        ("2.8.1", None, "not set"),
+        ("2.7.0", "/not/there", "does not read it"),
+        ("2.8.1", "/not/there", "names what is not there: /not/there"),
+        ("2.8.1", str(REPOSITORY), str(REPOSITORY)),
+    ],
+)
+def test_ext_trainer(monkeypatch: pytest.MonkeyPatch, version: str, value: str | None, text: str) -> None:
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+    if value is not None:
+        monkeypatch.setenv("nnUNet_extTrainer", value)
+    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    check = doctor.check_ext_trainer()
+    assert check.status == ("ok" if value == str(REPOSITORY) else "note")
+    assert text in check.text

@@ -1,0 +1,280 @@
+"""The plans command on a small hand-written plans file with inheritance and a cascade."""
+
+import copy
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunetv2_selfreg import plans as room
+from nnunetv2_selfreg.errors import SelfRegError
+
+PLANS: dict[str, Any] = {
+    "dataset_name": "Dataset998_Toy",
+    "plans_name": "nnUNetPlans",
+    "configurations": {
+        "2d": {"data_identifier": "nnUNetPlans_2d", "batch_size": 12, "architecture": {}},
+        "3d_lowres": {"data_identifier": "nnUNetPlans_3d_lowres", "architecture": {}},
+        "3d_fullres": {
+            "data_identifier": "nnUNetPlans_3d_fullres",
+            "architecture": {},
+            "selfreg": {"lambda_ifd": 0.5},
+        },
+        "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The preprocessed folder of one data set, with the data of `2d` alone."""
+    folder = tmp_path / "preprocessed" / "Dataset998_Toy"
+    (folder / "nnUNetPlans_2d").mkdir(parents=True)
+    for name in ("dataset", "dataset_fingerprint", "splits_final"):
+        (folder / f"{name}.json").write_text("{}")
+    (folder / "nnUNetPlans.json").write_text(json.dumps(PLANS))
+    monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
+    return folder
+
+
+def run(*arguments: str) -> int:
+    return room.main(["-d", "Dataset998_Toy", *arguments])
+
+
+def refusal(*arguments: str) -> str:
+    with pytest.raises(SelfRegError) as caught:
+        run(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def written(folder: Path, identifier: str = "New") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / f"{identifier}.json").read_text())
+    return content
+
+
+def command(environment: dict[str, str], line: str) -> "subprocess.CompletedProcess[str]":
+    unset = {key: value for key, value in os.environ.items() if not key.startswith("nnUNet_")}
+    return subprocess.run(
+        [sys.executable, "-m", "nnunetv2_selfreg.cli", "plans", *shlex.split(line)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=unset | environment,
+    )
+
+
+def test_command_writes_plans_and_prints_how_to_train(folder: Path) -> None:
+    done = command({"nnUNet_preprocessed": str(folder.parent)}, "-d 998 -c 2d --lambda-scr 0.1 -o New")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"wrote {folder / 'New.json'}",
+        "  2d: lambda_scr 0.1, lambda_ifd 0.015",
+        "it shares the preprocessed data of nnUNetPlans; nothing must be preprocessed again",
+        "train with",
+        "  nnUNetv2_train 998 2d 0 -tr nnUNetTrainerSelfReg -p New",
+    ]
+    expected = copy.deepcopy(PLANS)
+    expected["plans_name"] = "New"
+    expected["configurations"]["2d"]["selfreg"] = {"lambda_scr": 0.1}
+    assert written(folder) == expected
+    assert json.loads((folder / "nnUNetPlans.json").read_text()) == PLANS
+
+
+def test_command_ends_with_one_line_when_nothing_is_set() -> None:
+    done = command({}, "-d 998 --lambda-scr 0.1 -o New")
+    expected = "nnUNet_preprocessed is not set; export nnUNet_preprocessed=/path/to/nnUNet_preprocessed"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"nnUNetv2_selfreg plans: {expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ("997", "-d 997: Could not find a dataset with the ID 997; preprocessed: Dataset998_Toy"),
+        ("998", "-d 998: More than one dataset name found for dataset id 998; preprocessed: Dataset998_Toy"),
+        ("Toy", "-d Toy is neither a number nor a name that starts with 'Dataset'"),
+    ],
+)
+def test_command_names_the_data_sets_that_exist(folder: Path, dataset: str, expected: str) -> None:
+    (folder.parents[1] / "raw" / "Dataset998_Other").mkdir(parents=True)
+    environment = {"nnUNet_preprocessed": str(folder.parent), "nnUNet_raw": str(folder.parents[1] / "raw")}
+    done = command(environment, f"-d {dataset} --lambda-scr 0.1 -o New")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"nnUNetv2_selfreg plans: {expected}\n"
+
+
+def test_nnunet_reads_the_settings_as_they_were_resolved(folder: Path) -> None:
+    handler = pytest.importorskip("nnunetv2.utilities.plans_handling.plans_handler")
+    assert run("--lambda-scr", "0.1", "-o", "New", "-c", "3d_cascade_fullres") == 0
+    manager = handler.PlansManager(str(folder / "New.json"))
+    for name in PLANS["configurations"]:
+        assert manager.get_configuration(name).configuration == room.resolve(written(folder), name)
+    cascade = manager.get_configuration("3d_cascade_fullres").configuration
+    assert cascade["selfreg"] == {"lambda_scr": 0.1, "lambda_ifd": 0.5}
+    assert cascade["data_identifier"] == "nnUNetPlans_3d_fullres"
+
+
+def test_every_configuration_is_set_when_none_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--lambda-scr", "0.1", "-o", "New") == 0
+    configurations = written(folder)["configurations"]
+    kept = {"lambda_ifd": 0.5, "lambda_scr": 0.1}
+    assert configurations["2d"]["selfreg"] == configurations["3d_lowres"]["selfreg"] == {"lambda_scr": 0.1}
+    assert configurations["3d_fullres"]["selfreg"] == configurations["3d_cascade_fullres"]["selfreg"] == kept
+    lines = capsys.readouterr().out.splitlines()
+    command = "nnUNetv2_preprocess -d Dataset998_Toy -plans_name nnUNetPlans -c"
+    assert [line for line in lines if "not there yet" in line] == [
+        f"{folder / 'nnUNetPlans_3d_lowres'} is not there yet: {command} 3d_lowres",
+        f"{folder / 'nnUNetPlans_3d_fullres'} is not there yet: {command} 3d_fullres",
+    ]
+    assert not any("nothing must be preprocessed" in line for line in lines)
+    assert lines[-1].endswith("-p New  # after every fold of 3d_lowres, with the same -tr and -p")
+
+
+def test_report_names_who_inherits_the_new_settings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--lambda-scr", "0.1", "-o", "New", "-c", "3d_fullres") == 0
+    assert "selfreg" not in written(folder)["configurations"]["3d_cascade_fullres"]
+    lines = capsys.readouterr().out.splitlines()
+    assert "  3d_cascade_fullres: lambda_scr 0.1, lambda_ifd 0.5 (inherited)" in lines
+    assert [line for line in lines if line.startswith("  nnUNetv2_train")] == [
+        "  nnUNetv2_train Dataset998_Toy 3d_fullres 0 -tr nnUNetTrainerSelfReg -p New"
+    ]
+
+
+def test_given_setting_replaces_the_one_that_is_there(folder: Path) -> None:
+    assert run("--lambda-ifd", "0", "-o", "New", "-c", "2d", "3d_fullres") == 0
+    configurations = written(folder)["configurations"]
+    assert configurations["2d"]["selfreg"] == configurations["3d_fullres"]["selfreg"] == {"lambda_ifd": 0.0}
+
+
+def test_with_settings_leaves_the_plans_it_is_given() -> None:
+    before = copy.deepcopy(PLANS)
+    room.with_settings(PLANS, "New", None, {"lambda_scr": 0.1})
+    assert before == PLANS
+
+
+@pytest.mark.parametrize("given", [{"lambda_src": 0.1}, {"lambda_scr": -1}])
+def test_with_settings_refuses_wrong_ones(given: dict[str, Any]) -> None:
+    with pytest.raises(SelfRegError, match=r"plans key 'selfreg\."):
+        room.with_settings(PLANS, "New", ["2d"], given)
+
+
+def test_options_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    types = [("some_weight", float), ("steps", int), ("kind", str), ("shared", bool), ("stages", tuple[int, ...])]
+    monkeypatch.setattr(room, "SelfRegSettings", make_dataclass("Settings", types))
+    line = "--some-weight .5 --steps 3 --kind 7 --no-shared --stages [1,2] -d 1 -o New"
+    parsed = vars(room._parser().parse_args(shlex.split(line)))
+    assert [parsed[f"selfreg.{name}"] for name, _ in types] == [0.5, 3, "7", False, [1, 2]]
+
+
+def test_a_setting_must_be_given(folder: Path) -> None:
+    assert refusal("-o", "New").startswith("no setting is given; give at least one of --lambda-scr, --lambda-ifd")
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
+def test_a_bad_value_is_refused(folder: Path, value: str) -> None:
+    assert "'selfreg.lambda_scr' must be finite and at least 0" in refusal("--lambda-scr", value, "-o", "New")
+    assert not (folder / "New.json").exists()
+
+
+def test_text_for_a_number_is_unusable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("--lambda-scr", "much", "-o", "New")
+    assert caught.value.code == 2
+    assert "--lambda-scr: invalid float value: 'much'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [{"lambda_src": 0.1}, 0.1, {"lambda_ifd": "much"}])
+def test_wrong_settings_in_the_source_are_refused(folder: Path, there: Any) -> None:
+    plans = copy.deepcopy(PLANS)
+    plans["configurations"]["3d_fullres"]["selfreg"] = there
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    assert "plans key 'selfreg" in refusal("--lambda-scr", "0.1", "-o", "New", "-c", "3d_cascade_fullres")
+    assert run("--lambda-scr", "0.1", "-o", "New", "-c", "2d") == 0
+
+
+def test_a_missing_configuration_is_refused(folder: Path) -> None:
+    assert refusal("--lambda-scr", "0.1", "-o", "New", "-c", "2d", "4d") == (
+        "configuration '4d' does not exist in the plans; known: 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres"
+    )
+
+
+def test_a_circle_of_configurations_is_refused() -> None:
+    plans = {"configurations": {"a": {"inherits_from": "b"}, "b": {"inherits_from": "a"}}}
+    with pytest.raises(SelfRegError, match=r"configuration 'a' inherits from itself: a -> b -> a$"):
+        room.resolve(plans, "a")
+
+
+def test_missing_plans_are_named_with_those_that_exist(folder: Path) -> None:
+    message = refusal("--lambda-scr", "0.1", "-o", "New", "-p", "Other")
+    assert message == f"{folder / 'Other.json'} does not exist; plans there: nnUNetPlans (-p)"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"configurations": []}', '{"configurations": {"2d": 1}}'])
+def test_what_is_no_plans_file_is_refused(folder: Path, content: str) -> None:
+    (folder / "nnUNetPlans.json").write_text(content)
+    assert "is not a plans file" in refusal("--lambda-scr", "0.1", "-o", "New")
+
+
+def test_a_missing_data_set_folder_is_refused(folder: Path) -> None:
+    with pytest.raises(SelfRegError, match=r"there is no folder .*Dataset997_None; preprocessed: Dataset998_Toy$"):
+        room.dataset_folder("Dataset997_None")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "../New", "New.json", "-New", "a b", "a__b", "splits_final", "nnUNetPlans"]
+)
+def test_a_name_that_cannot_be_is_refused(folder: Path, name: str) -> None:
+    before = {path.name: path.read_bytes() for path in folder.glob("*.json")}
+    assert refusal("--lambda-scr", "0.1", f"-o={name}", "--overwrite").startswith(f"-o {name}")
+    assert {path.name: path.read_bytes() for path in folder.glob("*.json")} == before
+
+
+def test_the_source_is_never_overwritten_under_another_name(folder: Path) -> None:
+    (folder / "Link.json").symlink_to(folder / "nnUNetPlans.json")
+    assert refusal("--lambda-scr", "0.1", "-o", "Link", "--overwrite").startswith("-o Link is the plans file")
+
+
+def test_a_taken_name_needs_overwrite(folder: Path) -> None:
+    assert run("--lambda-scr", "0.1", "-o", "New") == 0
+    assert refusal("--lambda-scr", "0.2", "-o", "New").startswith(f"{folder / 'New.json'} exists already")
+    assert written(folder)["configurations"]["2d"]["selfreg"] == {"lambda_scr": 0.1}
+    assert run("--lambda-scr", "0.2", "-o", "New", "--overwrite") == 0
+    assert written(folder)["configurations"]["2d"]["selfreg"] == {"lambda_scr": 0.2}
+
+
+@pytest.mark.parametrize("failing", ["write", "replace"])
+def test_a_failed_write_leaves_everything_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    (folder / "New.json").write_text("{}")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def write_half(path: Path, text: str, **_: Any) -> None:
+        path.write_bytes(text[: len(text) // 2].encode())
+        raise OSError(28, "No space left on device")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    target, name, double = (Path, "write_text", write_half) if failing == "write" else (os, "replace", refuse)
+    monkeypatch.setattr(target, name, double)
+    message = refusal("--lambda-scr", "0.1", "-o", "New", "--overwrite")
+    assert message.startswith(f"{folder / 'New.json'} cannot be written: No space left on device")
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(SelfRegError, match=r"no_folder/New\.json cannot be written: No such file or directory"):
+        room.write_json(Path("no_folder/New.json"), {})
+
+
+def test_the_file_has_the_usual_rights(folder: Path) -> None:
+    assert run("--lambda-scr", "0.1", "-o", "New") == 0
+    assert (folder / "New.json").stat().st_mode == (folder / "nnUNetPlans.json").stat().st_mode

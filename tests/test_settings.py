@@ -1,0 +1,73 @@
+import math
+import re
+from typing import Any
+
+import pytest
+
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.settings import SelfRegSettings
+
+
+def refusal(configuration: dict[str, Any]) -> str:
+    with pytest.raises(SelfRegError) as caught:
+        SelfRegSettings.from_plans(configuration)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("configuration", [{}, {"selfreg": {}}, {"batch_size": 2, "inherits_from": "3d_fullres"}])
+def test_defaults_are_the_papers(configuration: dict[str, Any]) -> None:
+    settings = SelfRegSettings.from_plans(configuration)
+    assert (settings.lambda_scr, settings.lambda_ifd) == (0.015, 0.015)
+    assert settings == SelfRegSettings()
+
+
+def test_given_settings_are_read_and_the_others_keep_their_defaults() -> None:
+    settings = SelfRegSettings.from_plans({"selfreg": {"lambda_scr": 0.1}})
+    assert (settings.lambda_scr, settings.lambda_ifd) == (0.1, 0.015)
+
+
+def test_whole_numbers_become_floats() -> None:
+    settings = SelfRegSettings.from_plans({"selfreg": {"lambda_scr": 0, "lambda_ifd": 1}})
+    assert (settings.lambda_scr, settings.lambda_ifd) == (0.0, 1.0)
+    assert isinstance(settings.lambda_scr, float)
+    assert isinstance(settings.lambda_ifd, float)
+
+
+def test_unknown_setting_is_named_with_the_known_ones() -> None:
+    message = refusal({"selfreg": {"lambda_src": 0.1}})
+    assert re.fullmatch(
+        r"SelfReg: plans key 'selfreg\.lambda_src' is unknown; known: lambda_scr, lambda_ifd(, \w+)*", message
+    )
+
+
+@pytest.mark.parametrize("name", ["lambda_scr", "lambda_ifd"])
+@pytest.mark.parametrize("value", [True, False, "0.1", None, [0.1], {"weight": 0.1}, 1j])
+def test_a_weight_must_be_a_number(name: str, value: Any) -> None:
+    assert refusal({"selfreg": {name: value}}) == f"SelfReg: plans key 'selfreg.{name}' must be a number, got {value!r}"
+
+
+@pytest.mark.parametrize("name", ["lambda_scr", "lambda_ifd"])
+@pytest.mark.parametrize("value", [-0.1, -1, math.nan, math.inf, -math.inf])
+def test_a_weight_must_be_finite_and_at_least_zero(name: str, value: float) -> None:
+    expected = f"SelfReg: plans key 'selfreg.{name}' must be finite and at least 0, got {value!r}"
+    assert refusal({"selfreg": {name: value}}) == expected
+
+
+@pytest.mark.parametrize("value", [0.015, "lambda_scr", None, True, ["lambda_scr"]])
+def test_the_key_must_hold_settings_by_name(value: Any) -> None:
+    assert refusal({"selfreg": value}) == f"SelfReg: plans key 'selfreg' must hold settings by name, got {value!r}"
+
+
+@pytest.mark.parametrize("configuration", [{"selfreg": 1}, {"selfreg": {"x": 1}}, {"selfreg": {"lambda_scr": -1}}])
+def test_a_refusal_is_one_line(configuration: dict[str, Any]) -> None:
+    assert "\n" not in refusal(configuration)
+
+
+def test_the_constructor_refuses_what_the_plans_may_not_hold() -> None:
+    with pytest.raises(SelfRegError, match=r"selfreg\.lambda_ifd"):
+        SelfRegSettings(lambda_ifd=-1)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        SelfRegSettings().lambda_scr = 1.0  # type: ignore[misc]

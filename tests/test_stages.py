@@ -1,0 +1,120 @@
+"""The taps: which maps they hand over, when, and that they keep nothing and change nothing."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from networks import plain_unet
+
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.stages import StageTaps
+
+
+def stage_outputs(network, images):
+    """The maps by calling the stages one after the other, as the architecture's page draws them."""
+    skips = []
+    for stage in network.encoder.stages:
+        images = stage(images)
+        skips.append(images)
+    decoder = []
+    for i, stage in enumerate(network.decoder.stages):
+        images = stage(torch.cat([network.decoder.transpconvs[i](images), skips[-2 - i]], 1))
+        decoder.append(images)
+    return skips, decoder
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_taps_hand_over_the_published_students_and_teacher(dimensions):
+    network = plain_unet(dimensions)
+    images = torch.randn(2, 1, *[8] * dimensions)
+    encoder, decoder = stage_outputs(network, images)
+    taps = StageTaps(network)
+    network(images)
+    features = taps.take()
+    assert [f.shape[1] for f in features.encoder] == [8, 16]
+    for found, expected in zip(
+        [*features.encoder, *features.decoder, features.final], [*encoder[1:], *decoder], strict=True
+    ):
+        assert torch.equal(found, expected)
+        assert found.requires_grad
+
+
+def test_taps_are_empty_after_take_and_outside_training():
+    network = plain_unet()
+    taps = StageTaps(network)
+    images = torch.randn(1, 1, 8, 8)
+    assert taps.take() is None
+    network(images)
+    assert taps.take() is not None
+    assert taps.take() is None
+    with torch.no_grad():
+        network(images)
+    assert taps.take() is None
+    network.eval()
+    network(images)
+    assert taps.take() is None
+
+
+def test_taps_leave_state_output_and_gradients_as_they_were():
+    plain, tapped = plain_unet(), plain_unet()
+    taps = StageTaps(tapped)
+    images = torch.randn(2, 1, 8, 8)
+    assert list(plain.state_dict()) == list(tapped.state_dict())
+    outputs = [network(images) for network in (plain, tapped)]
+    for output in outputs:
+        sum(part.square().sum() for part in output).backward()
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(plain.parameters(), tapped.parameters(), strict=True))
+    taps.remove()
+    tapped(images)
+    assert taps.take() is None
+
+
+def test_taken_features_are_not_kept():
+    network = plain_unet()
+    taps = StageTaps(network)
+    network(torch.randn(1, 1, 8, 8))
+    features = taps.take()
+    watched = [weakref.ref(f) for f in (*features.encoder, *features.decoder, features.final)]
+    del features
+    gc.collect()
+    assert all(reference() is None for reference in watched)
+
+
+def test_a_copy_of_a_tapped_network_does_not_fill_the_original_taps():
+    network = plain_unet()
+    taps = StageTaps(network)
+    copy.deepcopy(network)(torch.randn(1, 1, 8, 8))
+    assert taps.take() is None
+
+
+def test_two_stages_have_no_decoder_student():
+    network = plain_unet(features=(4, 8))
+    taps = StageTaps(network)
+    network(torch.randn(1, 1, 8, 8))
+    features = taps.take()
+    assert len(features.encoder) == 1
+    assert features.decoder == []
+
+
+def test_log_text_names_stages_and_channels():
+    assert str(StageTaps(plain_unet())) == (
+        "students encoder.stages.1 (8), encoder.stages.2 (16), decoder.stages.0 (8); teacher decoder.stages.1 (4)"
+    )
+
+
+@pytest.mark.parametrize("network", [torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))])
+def test_a_network_that_is_no_unet_is_refused_by_name(network):
+    with pytest.raises(SelfRegError, match=rf"^SelfReg: {type(network).__name__} has no encoder\.stages; .*U-Net"):
+        StageTaps(network)
+
+
+def test_a_stage_without_a_map_is_named():
+    network = plain_unet()
+    taps = StageTaps(network)
+    network.encoder.stages[1].eval()
+    network(torch.randn(1, 1, 8, 8))
+    with pytest.raises(SelfRegError, match=r"encoder\.stages\.1 gave no feature map"):
+        taps.take()

@@ -1,0 +1,107 @@
+"""Trainers by name: found by nnU-Net's own search, composed, picklable, and out of everybody else's way."""
+
+import importlib.util
+import inspect
+import pickle
+import subprocess
+import sys
+from os.path import join
+from pathlib import Path
+
+import nnunetv2
+import pytest
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+from nnunetv2_selfreg import trainer
+
+TRAINER_FOLDER = join(nnunetv2.__path__[0], "training", "nnUNetTrainer")
+NAMES = [
+    "nnUNetTrainerSelfReg",
+    "nnUNetTrainerSelfRegSCR",
+    "nnUNetTrainerSelfRegIFD",
+    "nnUNetTrainerSelfReg_100epochs",
+    "nnUNetTrainerSelfRegIFD_5epochs",
+    "nnUNetTrainerSelfRegNoMirroring",
+    "nnUNetTrainerSelfRegDA5",
+    "nnUNetTrainerSelfRegSCRNoDeepSupervision",
+]
+
+
+def find(name):
+    return recursive_find_python_class(TRAINER_FOLDER, name, "nnunetv2.training.nnUNetTrainer")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nnunets_search_finds_the_trainer(name):
+    found = find(name)
+    assert found.__name__ == name
+    assert issubclass(found, nnUNetTrainer)
+    assert find(name) is found
+    assert list(inspect.signature(found).parameters) == ["plans", "configuration", "fold", "dataset_json", "device"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trainer_pickles_into_a_fresh_process(name):
+    program = "import pickle, sys; print(pickle.loads(sys.stdin.buffer.read()).__name__)"
+    pickled = pickle.dumps(getattr(trainer, name))
+    result = subprocess.run([sys.executable, "-c", program], input=pickled, capture_output=True, check=True)
+    assert result.stdout.decode().strip().splitlines()[-1] == name
+
+
+def test_a_composed_trainer_is_selfreg_before_the_stock_trainer():
+    names = [cls.__name__ for cls in trainer.nnUNetTrainerSelfRegSCR_100epochs.__mro__]
+    assert names[:5] == [
+        "nnUNetTrainerSelfRegSCR_100epochs",
+        "nnUNetTrainerSelfRegSCR",
+        "nnUNetTrainerSelfReg",
+        "nnUNetTrainer_100epochs",
+        "nnUNetTrainer",
+    ]
+
+
+def test_only_the_loss_and_the_logging_are_overridden():
+    public = {name for name in vars(trainer.nnUNetTrainerSelfReg) if not name.startswith("__")}
+    own = {name for name in public if not hasattr(nnUNetTrainer, name)}
+    assert public - own == {"_build_loss", "on_train_epoch_end", "on_epoch_end", "load_checkpoint"}
+    assert own <= {"switched_off", "_declare_logged"}
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerNope", "nnUNetTrainer_100epochs", "nnUNetTrainerSelfRe", "__path__"])
+def test_names_that_are_not_ours_are_left_alone(name):
+    assert not hasattr(trainer, name)
+
+
+def test_looking_up_another_trainer_does_not_import_the_library():
+    program = (
+        "import importlib, sys\n"
+        "module = importlib.import_module('nnunetv2.training.nnUNetTrainer.nnUNetTrainerSelfReg')\n"
+        "assert not hasattr(module, 'nnUNetTrainer_100epochs')\n"
+        "print([name for name in sys.modules if name.startswith('nnunetv2_selfreg')])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert result.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_a_name_without_a_stock_trainer_is_not_found():
+    """As nnU-Net's search goes on to other folders after it, it must be an AttributeError and nothing else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "_find_stock_trainer", lambda name: None)
+        with pytest.raises(
+            AttributeError, match="no trainer nnUNetTrainer_7epochs to make nnUNetTrainerSelfReg_7epochs"
+        ):
+            getattr(trainer, "nnUNetTrainerSelfReg_7epochs")  # noqa: B009
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("nnunetv2.utilities.find_objects") is None,
+    reason="nnUNet_extTrainer came with nnU-Net 2.8",
+)
+def test_the_second_way_through_ext_trainer():
+    folder = str(Path(__file__).parents[1] / "trainers")
+    for _ in range(2):  # the searched module is dropped from sys.modules in between
+        found = recursive_find_python_class(
+            folder, "nnUNetTrainerSelfReg_100epochs", None, base_folder=folder, cleanup_imports_from_base_folder=True
+        )
+        assert found is trainer.nnUNetTrainerSelfReg_100epochs
+    assert pickle.loads(pickle.dumps(found)) is found
