@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint format test-oldest clean
+.PHONY: setup demo test lint format test-oldest test-newest clean
 
 setup: $(VENV)/installed
 
@@ -27,7 +27,10 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 test-oldest: ## the suite with the wheel on the oldest nnU-Net that is supported, and what uninstalling leaves
-	tests/check_nnunet_version.sh 2.6.0
+	tests/check_nnunet_version.sh 2.6.0 tests
+
+test-newest: ## the wheel on the newest: is it found, and what does uninstalling leave
+	tests/check_nnunet_version.sh 2.8.1 tests/test_trainer.py tests/test_doctor.py
 
 clean: ## what was installed here, not what the demo made
 	rm -rf $(VENV) .venv-nnunet-*

@@ -40,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SelfRegError as error:
         print(f"nnUNetv2_selfreg {parsed.command}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"nnUNetv2_selfreg {parsed.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"nnUNetv2_selfreg {parsed.command}: interrupted", file=sys.stderr)
         return 130

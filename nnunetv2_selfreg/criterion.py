@@ -12,7 +12,7 @@ TERMS = ("scr", "ifd")
 
 
 class SelfRegCriterion(nn.Module):
-    """The training loss: `loss + lambda_scr * SCR + lambda_ifd * IFD` (Zhu et al. 2024, equation 4).
+    """The training loss: `loss + lambda_scr * SCR + lambda_ifd * IFD`.
 
     Outside training the taps are empty and the value is nnU-Net's own loss. A term of weight 0 is not computed.
 
@@ -56,7 +56,7 @@ class SelfRegCriterion(nn.Module):
                 raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
             return loss
         terms = self.terms(features)
-        self._count(loss, terms)
+        self._count({"loss": loss.abs(), **terms})
         for name, term in terms.items():
             loss = loss + self.weights[name] * term
         return loss
@@ -81,10 +81,10 @@ class SelfRegCriterion(nn.Module):
         return terms
 
     def take_means(self) -> dict[str, float]:
-        """The means over the training steps since the last call, of the terms and of nnU-Net's own loss (`loss`).
+        """The means over the training steps since the last call: of the terms, and of the size of nnU-Net's loss.
 
         Returns:
-            Unweighted means by name; empty when there was no training step.
+            Unweighted means by name, the size under `loss`; empty when there was no training step.
         """
         means = {name: (total / self._steps).item() for name, total in self._sums.items()}
         self._sums, self._steps = {}, 0
@@ -94,9 +94,9 @@ class SelfRegCriterion(nn.Module):
         channels = draw_channels(student.shape[1], teacher.shape[1], self._generator, student.device)
         return semantic_consistency(student, teacher, *channels)
 
-    def _count(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+    def _count(self, values: dict[str, Tensor]) -> None:
         """Adds to the running sums on the device, so that a step never waits for the host."""
-        for name, value in {"loss": loss, **terms}.items():
+        for name, value in values.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._steps += 1

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -20,11 +21,15 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 from io import StringIO
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 TRAINER = "nnUNetTrainerSelfReg"
 EXT_TRAINER = "nnUNet_extTrainer"
-REINSTALL = "python -m pip install --force-reinstall --no-deps nnunetv2-selfreg"
-REINSTALL_TORCH = "python -m pip install --force-reinstall torch torchvision"
+REINSTALL_TORCH = (
+    "python -m pip install --force-reinstall torch torchvision   # with your machine's options from "
+    "https://pytorch.org/get-started/locally"
+)
 PRINT_PREFIX = "import sys; print(sys.prefix)"
 
 
@@ -103,8 +108,17 @@ def check_selfreg() -> Check:
 
 
 def check_nnunet() -> Check:
-    remedy = ('python -m pip install "nnunetv2>=2.6"',)
+    remedy: tuple[str, ...] = ('python -m pip install "nnunetv2>=2.6"',)
     folder, found = nnunet_folder(), _version("nnunetv2")
+    if folder is None and found is not None:
+        checkout = _installed_from("nnunetv2") or "/path/to/nnUNet"
+        remedy = (
+            f"python -m pip install -e {shlex.quote(checkout)} --config-settings editable_mode=compat",
+            f"then {_export(installed_trainer_folder() or '/path/to/nnunetv2-selfreg/trainers')}",
+        )
+        return Check(
+            "nnunetv2", "problem", f"{found}, an editable checkout that the folder of our trainers hides", remedy
+        )
     if folder is None:
         return Check("nnunetv2", "problem", "cannot be imported by this Python", remedy)
     if found is None:
@@ -176,7 +190,10 @@ def check_train_command() -> Check:
         return Check(name, "note", f"{found}, cannot tell of which Python")
     if _prefix(interpreter) == sys.prefix:
         return Check(name, "ok", found)
-    remedy = (f"{shlex.quote(interpreter)} -m pip install nnunetv2-selfreg", "or activate the environment you want")
+    remedy = (
+        f"{shlex.quote(interpreter)} -m pip install {shlex.quote(_source())}",
+        "or activate the environment you want",
+    )
     return Check(name, "problem", f"{found} belongs to another Python, {interpreter}", remedy)
 
 
@@ -281,15 +298,15 @@ def _trainer_remedy(folder: str, place: str | None, error: str) -> tuple[str, ..
     if place is not None and place != folder and "torchvision" in error:
         return (f"nnU-Net did not get as far as {EXT_TRAINER}: mend torchvision, or {_copy(place, folder)}",)
     if place is not None:
-        return (REINSTALL, f"if that is not enough: python -c 'from nnunetv2_selfreg.trainer import {TRAINER}'")
+        return (_reinstall(), f"if that is not enough: python -c 'from nnunetv2_selfreg.trainer import {TRAINER}'")
     installed = installed_trainer_folder()
     if installed is None:
         known = _version("nnunetv2-selfreg") is not None
-        return (REINSTALL if known else "python -m pip install nnunetv2-selfreg",)
+        return (_reinstall() if known else "python -m pip install /path/to/nnunetv2-selfreg",)
     if _is_checkout(folder):
         upgrade = "or upgrade nnU-Net to 2.8.0 or newer and type nnUNetv2_selfreg doctor again"
         return (_export(installed),) if _reads_ext_trainer() else (_copy(installed, folder), upgrade)
-    return (f"{REINSTALL}   # with the python of the environment in which nnU-Net is installed",)
+    return (f"{_reinstall()}   # with the python of the environment in which nnU-Net is installed",)
 
 
 def installed_trainer_folder() -> str | None:
@@ -354,6 +371,25 @@ def _prefix(interpreter: str) -> str:
         return sys.prefix
     told = subprocess.run([interpreter, "-c", PRINT_PREFIX], capture_output=True, text=True, check=False)
     return told.stdout.strip()
+
+
+def _reinstall() -> str:
+    return f"python -m pip install --force-reinstall --no-deps {shlex.quote(_source())}"
+
+
+def _source() -> str:
+    """Where this package was installed from, as pip takes it."""
+    return _installed_from("nnunetv2-selfreg") or "/path/to/nnunetv2-selfreg"
+
+
+def _installed_from(name: str) -> str | None:
+    """The folder or address a distribution was installed from; None when it came from an index by name."""
+    try:
+        record = distribution(name).read_text("direct_url.json")
+    except PackageNotFoundError:
+        return None
+    url = json.loads(record)["url"] if record else None
+    return url2pathname(urlparse(url).path) if url and url.startswith("file:") else url
 
 
 def _version(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""`selfreg.png`, the picture beside nnU-Net's `progress.png`: the SelfReg terms over the epochs."""
+"""What a user sees of SelfReg's terms: a line per epoch, and `selfreg.png` beside nnU-Net's `progress.png`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 CURVES = {"scr": ("SCR", "#0072B2"), "ifd": ("IFD", "#D55E00"), "selfreg_share": ("share", "#009E73")}
+
+
+def epoch_line(terms: Mapping[str, float], weights: Mapping[str, float], share: float) -> str:
+    """The log line of an epoch.
+
+    Args:
+        terms: Means over the epoch, unweighted, by name.
+        weights: Their weights, by name.
+        share: The weighted terms' share of the training loss, 0 to 1.
+    """
+    means = ", ".join(f"{name} {terms[name]:.4g}" for name in weights)
+    added = sum(weight * terms[name] for name, weight in weights.items())
+    return f"SelfReg: {means}; weighted, they add {added:.4g} to train_loss (share {share:.1%})"
 
 
 def plot_progress(logging: Mapping[str, Sequence[float]], output_folder: str | Path) -> None:

@@ -28,9 +28,13 @@ class SelfRegSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' must be a number, got {value!r}")
-            if not math.isfinite(value) or value < 0:
+            try:
+                number = float(value)
+            except OverflowError:  # an integer beyond every float
+                number = math.inf
+            if not math.isfinite(number) or number < 0:
                 raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' must be finite and at least 0, got {value!r}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, number)
 
     @classmethod
     def from_plans(cls, configuration: Mapping[str, Any]) -> "SelfRegSettings":

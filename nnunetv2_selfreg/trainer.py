@@ -20,7 +20,7 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
-from nnunetv2_selfreg.progress import plot_progress
+from nnunetv2_selfreg.progress import CURVES, epoch_line, plot_progress
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.stages import StageTaps
 
@@ -44,9 +44,10 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         settings = replace(settings, **dict.fromkeys(self.switched_off, 0.0))
         taps = StageTaps(_unwrapped(self.network))
         criterion = SelfRegCriterion(super()._build_loss(), taps, settings, self.device)
-        self._logged = [*criterion.weights, "selfreg_share"]
-        self._declare_logged()
-        self.print_to_log_file(f"SelfReg: {settings}; {taps}. Please cite {CITATION}.")
+        self._logged = [*criterion.weights, "selfreg_share"] if criterion.weights else []
+        self._align_logging()
+        about = f"{settings}; {taps}" if criterion.weights else "both weights are 0, so this is nnU-Net's own training"
+        self.print_to_log_file(f"SelfReg: {about}. Please cite {CITATION}.")
         return criterion
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
@@ -56,29 +57,31 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
             ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(ranks, means)
             means = {name: sum(rank[name] for rank in ranks) / len(ranks) for name in means}
+        if not self._logged:
+            return
         added = sum(weight * means[name] for name, weight in self.loss.weights.items())
-        # nnU-Net's loss can be 0 or negative (its Dice term is minus the Dice): the share is that of the sizes
-        means["selfreg_share"] = added / (abs(means.pop("loss")) + added) if added else 0.0
+        # sizes, as nnU-Net's loss passes through 0 on its way down (its Dice term is minus the Dice)
+        means["selfreg_share"] = added / (means["loss"] + added)
         for name in self._logged:
             self.logger.log(name, means[name], self.current_epoch)
-        terms = ", ".join(f"{name} {means[name]:.4g}" for name in self.loss.weights)
-        self.print_to_log_file(
-            f"SelfReg: {terms}; weighted, they add {added:.4g} to train_loss (share {means['selfreg_share']:.1%})"
-        )
+        self.print_to_log_file(epoch_line(means, self.loss.weights, means["selfreg_share"]))
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()
-        if self.local_rank == 0:
+        if self.local_rank == 0 and self._logged:
             plot_progress(_local_logging(self.logger), self.output_folder)
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
-        self._declare_logged()
+        self._align_logging()
 
-    def _declare_logged(self) -> None:
-        """Tells nnU-Net's logger our names; epochs trained before they existed count as not a number."""
-        for name in self._logged:
-            _local_logging(self.logger).setdefault(name, [nan] * self.current_epoch)
+    def _align_logging(self) -> None:
+        """Gives nnU-Net's logger one value per epoch of each of our names, not a number where there was none."""
+        logging = _local_logging(self.logger)
+        for name in CURVES:
+            known = logging.pop(name, [])[: self.current_epoch]
+            if name in self._logged:
+                logging[name] = known + [nan] * (self.current_epoch - len(known))
 
 
 class nnUNetTrainerSelfRegSCR(nnUNetTrainerSelfReg):
@@ -105,7 +108,7 @@ def __getattr__(name: str) -> type[nnUNetTrainerSelfReg]:
 def _composed(name: str, root: type[nnUNetTrainerSelfReg]) -> type[nnUNetTrainerSelfReg]:
     stock_name = "nnUNetTrainer" + name.removeprefix(root.__name__)
     stock = _find_stock_trainer(stock_name)
-    if stock is None:
+    if stock is None or issubclass(stock, nnUNetTrainerSelfReg):
         raise AttributeError(f"there is no trainer {stock_name} to make {name} of")
     return type(name, (root, stock), {"__module__": __name__, "__doc__": f"{stock_name} with {root.__name__}."})
 

@@ -208,7 +208,7 @@ def test_train_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_li
     assert check.status == status
     assert str(tmp_path / "nnUNetv2_train") in check.text
     if status == "problem":
-        assert check.remedy[0] == f"{tmp_path}/python3 -m pip install nnunetv2-selfreg"
+        assert check.remedy[0] == f"{tmp_path}/python3 -m pip install {doctor._source()}"
 
 
 def test_train_command_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_trainers_that_cannot_be_imported(checkout: Path, trainer_file: str) -> 
     (checkout / "training" / "nnUNetTrainer" / TRAINER_FILE.name).write_text(trainer_file)
     found = look_for_trainers(checkout)
     assert re.match(r"problem +trainers +nnU-Net's search for nnUNetTrainerSelfReg fails: (Module|SystemExit)", found)
-    assert f"-> {doctor.REINSTALL}\n" in found
+    assert f"-> {doctor._reinstall()}\n" in found
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_trainers_that_cannot_be_imported(checkout: Path, trainer_file: str) -> 
         ("2.8.1", True, "", ["export nnUNet_extTrainer='/a b'"]),
         ("2.8.1", True, "/mine", ["export nnUNet_extTrainer=\"$nnUNet_extTrainer:\"'/a b'"]),
         ("2.7.0", True, "", ["cp '/a b/nnUNetTrainerSelfReg.py' /nnunet", "or upgrade nnU-Net to 2.8.0 or newer"]),
-        ("2.8.1", False, "", [f"{doctor.REINSTALL}   # with the python of the environment"]),
+        ("2.8.1", False, "", [f"{doctor._reinstall()}   # with the python of the environment"]),
     ],
 )
 def test_remedies_for_trainers_elsewhere(
@@ -317,7 +317,9 @@ def test_remedies_for_trainers_elsewhere(
     assert all(line.startswith(remedy) for line, remedy in zip(found, remedies, strict=True))
 
 
-@pytest.mark.parametrize(("version", "remedy"), [("0.1.0", doctor.REINSTALL), (None, "pip install nnunetv2-selfreg")])
+@pytest.mark.parametrize(
+    ("version", "remedy"), [("0.1.0", doctor._reinstall()), (None, "pip install /path/to/nnunetv2-selfreg")]
+)
 def test_remedies_for_trainers_nowhere(monkeypatch: pytest.MonkeyPatch, version: str | None, remedy: str) -> None:
     monkeypatch.setattr(doctor, "_version", lambda name: version)
     monkeypatch.setattr(doctor, "installed_trainer_folder", lambda: None)
@@ -341,3 +343,21 @@ def test_ext_trainer(monkeypatch: pytest.MonkeyPatch, version: str, value: str |
     check = doctor.check_ext_trainer()
     assert check.status == ("ok" if value == str(REPOSITORY) else "note")
     assert text in check.text
+
+
+def test_an_editable_checkout_that_our_folder_hides(tmp_path: Path) -> None:
+    """pip's finder for an editable checkout comes after the search of site-packages, where our wheel makes a folder."""
+    trainers = tmp_path / "nnunetv2" / "training" / "nnUNetTrainer"
+    trainers.mkdir(parents=True)
+    shutil.copy(TRAINER_FILE, trainers)
+    record = tmp_path / "nnunetv2-2.8.1.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.8.1\n")
+    (record / "direct_url.json").write_text('{"url": "file:///home/me/nn%20UNet", "dir_info": {"editable": true}}')
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(REPOSITORY)!r}]; "
+    code += "from nnunetv2_selfreg.doctor import *; print(check_nnunet())"
+    found = python("-S", "-c", code).stdout
+    assert found.startswith("problem  nnunetv2 ")
+    assert "2.8.1, an editable checkout that the folder of our trainers hides\n" in found
+    assert "-> python -m pip install -e '/home/me/nn UNet' --config-settings editable_mode=compat\n" in found
+    assert "-> then export nnUNet_extTrainer=" in found

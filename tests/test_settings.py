@@ -47,7 +47,7 @@ def test_a_weight_must_be_a_number(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["lambda_scr", "lambda_ifd"])
-@pytest.mark.parametrize("value", [-0.1, -1, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [-0.1, -1, math.nan, math.inf, -math.inf, 10**400])
 def test_a_weight_must_be_finite_and_at_least_zero(name: str, value: float) -> None:
     expected = f"SelfReg: plans key 'selfreg.{name}' must be finite and at least 0, got {value!r}"
     assert refusal({"selfreg": {name: value}}) == expected

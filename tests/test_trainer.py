@@ -64,10 +64,13 @@ def test_only_the_loss_and_the_logging_are_overridden():
     public = {name for name in vars(trainer.nnUNetTrainerSelfReg) if not name.startswith("__")}
     own = {name for name in public if not hasattr(nnUNetTrainer, name)}
     assert public - own == {"_build_loss", "on_train_epoch_end", "on_epoch_end", "load_checkpoint"}
-    assert own <= {"switched_off", "_declare_logged"}
+    assert own <= {"switched_off", "_align_logging"}
 
 
-@pytest.mark.parametrize("name", ["nnUNetTrainerNope", "nnUNetTrainer_100epochs", "nnUNetTrainerSelfRe", "__path__"])
+@pytest.mark.parametrize(
+    "name",
+    ["nnUNetTrainerNope", "nnUNetTrainer_100epochs", "nnUNetTrainerSelfRe", "__path__", "nnUNetTrainerSelfRegSelfReg"],
+)
 def test_names_that_are_not_ours_are_left_alone(name):
     assert not hasattr(trainer, name)
 

@@ -7,33 +7,40 @@
 #         of it (imagesTr, labelsTr, dataset.json)
 # WORK    where everything goes; default ./hippocampus. Run again, it goes on where it stopped.
 #
-# Settings, from the environment: TRAINER (nnUNetTrainerSelfReg_100epochs), CONFIGURATION (2d), DEVICE (cuda),
-# MEMORY (GPU memory in GB that the network is planned for; nnU-Net's default is 8).
+# Settings, from the environment: TRAINER (nnUNetTrainerSelfReg_100epochs), CONFIGURATION (2d), DEVICE (cuda).
+# With SMALL=1 nnU-Net plans a network for 0.05 GB instead of 8, which two CPU cores can train.
 set -euo pipefail
 source=${1:?usage: run.sh SOURCE [WORK]}
 work=$(mkdir -p "${2:-hippocampus}" && cd "${2:-hippocampus}" && pwd)
 trainer=${TRAINER:-nnUNetTrainerSelfReg_100epochs}
 configuration=${CONFIGURATION:-2d}
 device=${DEVICE:-cuda}
-memory=${MEMORY:-8}
+plans=nnUNetPlans
+planning=()
+if [ -n "${SMALL:-}" ]; then
+    plans=nnUNetPlansSmall
+    planning=(-gpu_memory_target 0.05 -overwrite_plans_name "$plans")
+fi
 
 export nnUNet_raw=$work/nnUNet_raw nnUNet_preprocessed=$work/nnUNet_preprocessed nnUNet_results=$work/nnUNet_results
 mkdir -p "$nnUNet_raw" "$nnUNet_preprocessed" "$nnUNet_results"
 dataset=Dataset004_Hippocampus
-plans=nnUNetPlans_${memory}GB
 
 # 1. the raw data set
-if [ ! -f "$nnUNet_raw/$dataset/dataset.json" ]; then
-    if [ -d "$source/labelsTr" ] && ls "$source"/imagesTr/*_0000.nii.gz >/dev/null 2>&1; then
-        cp -r "$source" "$nnUNet_raw/$dataset"
+if [ ! -f "$work/raw_is_complete" ]; then
+    if ls "$source"/imagesTr/*_0000.nii.gz >/dev/null 2>&1; then
+        mkdir -p "$nnUNet_raw/$dataset"
+        cp -r "$source"/. "$nnUNet_raw/$dataset"
     else
         nnUNetv2_convert_MSD_dataset -i "$source" -np 2
     fi
+    touch "$work/raw_is_complete"
 fi
 
 # 2. plan and preprocess
-if [ ! -f "$nnUNet_preprocessed/$dataset/$plans.json" ]; then
-    nnUNetv2_plan_and_preprocess -d 4 -c "$configuration" -gpu_memory_target "$memory" -overwrite_plans_name "$plans"
+if [ ! -f "$work/${plans}_${configuration}_is_complete" ]; then
+    nnUNetv2_plan_and_preprocess -d 4 -c "$configuration" "${planning[@]}"
+    touch "$work/${plans}_${configuration}_is_complete"
 fi
 
 # 3. train fold 0, or go on with it

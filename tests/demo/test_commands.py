@@ -5,6 +5,7 @@ import pytest
 from nnunetv2_selfreg.demo import commands
 from nnunetv2_selfreg.demo.commands import Commands, PredictionWatch, TrainingWatch, Watch
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.progress import epoch_line
 
 STAMP = "2026-01-02 03:04:05.678901: "
 LABELS = ["RV", "myocardium", "LV"]
@@ -32,7 +33,7 @@ def test_an_epoch_becomes_one_line(printed, shown):
     lines = [
         "Epoch 2 ",
         "Current learning rate: 0.00654 ",
-        "SelfReg: scr 0.649, ifd 1.475, weighted, they add 0.03094 to train_loss (share 7.0%)",
+        epoch_line({"scr": 0.649, "ifd": 1.475}, {"scr": 0.015, "ifd": 0.015}, 0.07),
         "train_loss -0.3894 ",
         f"Pseudo dice {printed} ",
         "Epoch time: 40.33 s",

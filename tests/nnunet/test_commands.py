@@ -59,7 +59,8 @@ def test_the_loss_falls_and_the_terms_are_logged(training):
     for epoch in range(5):
         added = weight * logging["scr"][epoch] + 0.015 * logging["ifd"][epoch]
         stock = logging["train_losses"][epoch] - added
-        assert logging["selfreg_share"][epoch] == pytest.approx(added / (abs(stock) + added), rel=1e-4)
+        # the mean size of nnU-Net's loss is at least the size of its mean
+        assert 0 < logging["selfreg_share"][epoch] <= added / (abs(stock) + added) * 1.0001
 
 
 def test_the_user_sees_the_settings_once_and_the_terms_every_epoch(training):

@@ -9,6 +9,22 @@ from commands import run
 from nnunetv2.run.run_training import get_trainer_from_args
 
 
+class OtherLogger:
+    """Stands where nnU-Net puts wandb's."""
+
+    def __init__(self):
+        self.logged = {}
+
+    def log(self, key, value, step):
+        self.logged[key] = (value, step)
+
+    def update_config(self, config):
+        pass
+
+    def log_summary(self, key, value):
+        pass
+
+
 @pytest.fixture
 def trainer(dataset):
     return get_trainer_from_args(
@@ -34,10 +50,16 @@ def test_an_old_checkpoint_without_the_terms_still_loads(trainer, tmp_path, monk
     trainer.num_iterations_per_epoch = trainer.num_val_iterations_per_epoch = 2
     trainer.num_epochs = 5
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    wandb = OtherLogger()
+    getattr(trainer.logger, "loggers", []).append(wandb)
     trainer.run_training()
     logging = logger.my_fantastic_logging
     assert [len(logging[name]) for name in ("scr", "selfreg_share", "train_losses")] == [5, 5, 5]
     assert math.isfinite(logging["scr"][4])
+    if hasattr(trainer.logger, "loggers"):  # nnU-Net 2.6 knows no other loggers
+        assert {name: wandb.logged[name] for name in ("scr", "selfreg_share")} == {
+            name: (logging[name][4], 4) for name in ("scr", "selfreg_share")
+        }
 
 
 def test_wrong_settings_end_before_the_training_starts(dataset):
