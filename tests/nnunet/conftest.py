@@ -44,10 +44,13 @@ def dataset() -> Dataset:
     preprocessed = folder("preprocessed") / raw.name
     plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
     plans["plans_name"] = "Small"
-    for name, features, patch in (("2d", 8, None), ("3d_fullres", 4, 24)):
+    for name, features, convolutions, patch in (("2d", 8, 2, None), ("3d_fullres", 6, 1, 16)):
         configuration = plans["configurations"][name]
         architecture = configuration["architecture"]["arch_kwargs"]
-        architecture["features_per_stage"] = [features * 2**i for i in range(architecture["n_stages"])]
+        stages = architecture["n_stages"]
+        architecture["features_per_stage"] = [features * 2**i for i in range(stages)]
+        architecture["n_conv_per_stage"] = [convolutions] * stages
+        architecture["n_conv_per_stage_decoder"] = [convolutions] * (stages - 1)
         configuration["batch_size"] = 2
         if patch:
             configuration["patch_size"] = [min(patch, size) for size in configuration["patch_size"]]

@@ -40,12 +40,23 @@ def training(request, dataset) -> Training:
     return Training(configuration, plans, printed, model_folder(TRAINER, plans, configuration))
 
 
-def predict(trainer: str, training: Training, dataset, output: Path) -> dict[str, SimpleITK.Image]:
+@pytest.fixture(scope="session")
+def predicted(training, dataset, tmp_path_factory) -> Path:
+    """The folder with the unseen cases as the SelfReg trainer predicts them."""
+    folder = tmp_path_factory.mktemp("predicted")
+    predict(TRAINER, training, dataset, folder)
+    return folder
+
+
+def predict(trainer: str, training: Training, dataset, output: Path) -> None:
     run(
         f"nnUNetv2_predict -d {dataset.number} -c {training.configuration} -f 0 -tr {trainer} -p {training.plans} "
         f"-i {dataset.raw / 'imagesTs'} -o {output} -device cpu -npp 1 -nps 1"
     )
-    return {path.name: SimpleITK.ReadImage(path) for path in sorted(output.glob("*.nii.gz"))}
+
+
+def images(folder: Path) -> dict[str, SimpleITK.Image]:
+    return {path.name: SimpleITK.ReadImage(path) for path in sorted(folder.glob("*.nii.gz"))}
 
 
 def test_the_loss_falls_and_the_terms_are_logged(training):
@@ -77,9 +88,8 @@ def test_the_user_sees_the_settings_once_and_the_terms_every_epoch(training):
     assert (training.folder / "fold_0" / "selfreg.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_predictions_are_segmentations_of_the_unseen_cases(training, dataset, tmp_path):
-    predictions = predict(TRAINER, training, dataset, tmp_path)
-    references = {path.name: SimpleITK.ReadImage(path) for path in (dataset.raw / "labelsTs").iterdir()}
+def test_predictions_are_segmentations_of_the_unseen_cases(training, predicted, dataset):
+    predictions, references = images(predicted), images(dataset.raw / "labelsTs")
     assert predictions.keys() == references.keys()
     labels = set(json.loads((dataset.raw / "dataset.json").read_text())["labels"].values())
     for name, prediction in predictions.items():
@@ -87,15 +97,15 @@ def test_predictions_are_segmentations_of_the_unseen_cases(training, dataset, tm
             assert getattr(prediction, ask)() == pytest.approx(getattr(references[name], ask)()), (name, ask)
         assert set(np.unique(SimpleITK.GetArrayFromImage(prediction))) <= labels
     run(
-        f"nnUNetv2_evaluate_folder {dataset.raw / 'labelsTs'} {tmp_path} -djfile {tmp_path / 'dataset.json'} "
-        f"-pfile {tmp_path / 'plans.json'} -np 1"
+        f"nnUNetv2_evaluate_folder {dataset.raw / 'labelsTs'} {predicted} -djfile {predicted / 'dataset.json'} "
+        f"-pfile {predicted / 'plans.json'} -np 1"
     )
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((predicted / "summary.json").read_text())
     # far from trained, yet further from chance: 1250 steps of a few patches on networks too small to learn more
     assert summary["foreground_mean"]["Dice"] > {"2d": 0.5, "3d_fullres": 0.15}[training.configuration]
 
 
-def test_a_stock_trainer_with_the_same_weights_predicts_the_same(training, dataset, tmp_path):
+def test_a_stock_trainer_with_the_same_weights_predicts_the_same(training, predicted, dataset, tmp_path):
     stock = model_folder("nnUNetTrainer", training.plans, training.configuration)
     (stock / "fold_0").mkdir(parents=True)
     for name in ("plans.json", "dataset.json"):
@@ -103,8 +113,8 @@ def test_a_stock_trainer_with_the_same_weights_predicts_the_same(training, datas
     checkpoint = training.checkpoint()
     assert checkpoint["trainer_name"] == TRAINER
     torch.save(checkpoint | {"trainer_name": "nnUNetTrainer"}, stock / "fold_0" / "checkpoint_final.pth")
-    found = predict(TRAINER, training, dataset, tmp_path / "selfreg")
-    expected = predict("nnUNetTrainer", training, dataset, tmp_path / "stock")
+    predict("nnUNetTrainer", training, dataset, tmp_path)
+    found, expected = images(predicted), images(tmp_path)
     assert found.keys() == expected.keys()
     for name in found:
         assert np.array_equal(*(SimpleITK.GetArrayFromImage(part[name]) for part in (found, expected)))
