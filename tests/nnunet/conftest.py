@@ -51,7 +51,7 @@ def dataset() -> Dataset:
         architecture["features_per_stage"] = [features * 2**i for i in range(stages)]
         architecture["n_conv_per_stage"] = [convolutions] * stages
         architecture["n_conv_per_stage_decoder"] = [convolutions] * (stages - 1)
-        configuration["batch_size"] = 2
+        configuration["batch_size"] = 4 if name == "2d" else 2
         if patch:
             configuration["patch_size"] = [min(patch, size) for size in configuration["patch_size"]]
     (preprocessed / "Small.json").write_text(json.dumps(plans))
