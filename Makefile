@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint format test-oldest test-newest clean
+.PHONY: setup demo test test-all lint format test-oldest test-newest clean
 
 setup: $(VENV)/installed
 
@@ -15,6 +15,9 @@ demo: setup ## a guided first run on synthetic cardiac data, under ./selfreg_dem
 	$(BIN)/nnUNetv2_selfreg demo
 
 test: setup
+	$(BIN)/pytest -m "not slow"
+
+test-all: setup ## with the slow rows of documentation/compatibility.md
 	$(BIN)/pytest
 
 lint: setup
@@ -26,8 +29,12 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test-oldest: ## the suite with the wheel on the oldest nnU-Net that is supported, and what uninstalling leaves
-	tests/check_nnunet_version.sh 2.6.0 tests
+# the rows of documentation/compatibility.md since 2.6.0
+OLDEST := tests/test_trainer.py tests/test_losses.py tests/test_criterion.py tests/test_stages.py tests/test_settings.py \
+    tests/test_plans.py tests/test_doctor.py tests/nnunet/test_commands.py tests/nnunet/test_resume.py
+
+test-oldest: ## the wheel on the oldest nnU-Net that is supported, and what uninstalling leaves
+	tests/check_nnunet_version.sh 2.6.0 $(OLDEST)
 
 test-newest: ## the wheel on the newest: is it found, and what does uninstalling leave
 	tests/check_nnunet_version.sh 2.8.1 tests/test_trainer.py tests/test_doctor.py

@@ -1,5 +1,7 @@
 """nnU-Net's loss plus the two SelfReg terms, and their running means."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,20 @@ from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.stages import StageFeatures, StageTaps
 
 TERMS = ("scr", "ifd")
+
+
+class NonFinite(NamedTuple):
+    """Feature maps that turned NaN or infinite.
+
+    Attributes:
+        stages: Where it began; SCR alone cannot always tell a student from the teacher, and then names both.
+        iteration: The training step, counted from 0.
+        every_step: Whether no step at all was finite.
+    """
+
+    stages: list[str]
+    iteration: int
+    every_step: bool
 
 
 class SelfRegCriterion(nn.Module):
@@ -33,8 +49,9 @@ class SelfRegCriterion(nn.Module):
         self.settings = settings
         self.weights = {name: weight for name in TERMS if (weight := getattr(settings, f"lambda_{name}")) > 0}
         self._generator = torch.Generator(device=device).manual_seed(seed)
-        self._sums: dict[str, Tensor] = {}
         self._steps = 0
+        self._sums: dict[str, Tensor] = {}
+        self._first_bad: dict[str, Tensor] = {}
 
     def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
         """nnU-Net's loss of `output` and `target`, plus the weighted terms of the features in the taps.
@@ -55,51 +72,89 @@ class SelfRegCriterion(nn.Module):
             if loss.requires_grad:
                 raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
             return loss
-        terms = self.terms(features)
-        self._count({"loss": loss.abs(), **terms})
+        students = self.student_losses(features)
+        terms = {name: _term(name, values, len(features.encoder)) for name, values in students.items()}
+        self._count({"loss": loss.abs(), **terms}, students)
         for name, term in terms.items():
             loss = loss + self.weights[name] * term
         return loss
 
-    def terms(self, features: StageFeatures) -> dict[str, Tensor]:
-        """The terms whose weight is not 0, unweighted, as scalars named `scr` and `ifd`.
-
-        SCR is the mean over all students; IFD is the mean over the encoder's plus the mean over the decoder's.
-        """
-        terms = {}
-        if "scr" in self.weights:
-            students = features.encoder + features.decoder
-            terms["scr"] = torch.stack([self._consistency(student, features.final) for student in students]).mean()
-        if "ifd" in self.weights:
-            terms["ifd"] = torch.stack(
-                [
-                    torch.stack([internal_feature_distillation(student) for student in students]).mean()
-                    for students in (features.encoder, features.decoder)
-                    if students
-                ]
-            ).sum()
-        return terms
-
-    def take_means(self) -> dict[str, float]:
-        """The means over the training steps since the last call: of the terms, and of the size of nnU-Net's loss.
+    def student_losses(self, features: StageFeatures) -> dict[str, Tensor]:
+        """SCR and IFD of each student, unweighted; a term of weight 0 is left out.
 
         Returns:
-            Unweighted means by name, the size under `loss`; empty when there was no training step.
+            One tensor `(students,)` for each of `scr` and `ifd`: the encoder's students, then the decoder's.
         """
-        means = {name: (total / self._steps).item() for name, total in self._sums.items()}
-        self._sums, self._steps = {}, 0
+        students = features.encoder + features.decoder
+        losses = {}
+        if "scr" in self.weights:
+            losses["scr"] = torch.stack([self._consistency(student, features.final) for student in students])
+        if "ifd" in self.weights:
+            losses["ifd"] = torch.stack([internal_feature_distillation(student) for student in students])
+        return losses
+
+    def take_means(self) -> dict[str, float]:
+        """Means over the finite training steps since the last call: of the terms, and of the size of nnU-Net's loss.
+
+        Returns:
+            Unweighted means by name, the size under `loss`: not a number when no step was finite, none when there was
+            no step.
+        """
+        means = {name: (total / self._finite_steps).item() for name, total in self._sums.items()}
+        self._sums, self._first_bad, self._steps = {}, {}, 0
         return means
+
+    def non_finite(self) -> NonFinite | None:
+        """Where feature maps were first not finite since the last `take_means`; None when they all were."""
+        names = [*self.taps.encoder, *self.taps.decoder]
+        seen = {}
+        for term, first_bad in self._first_bad.items():
+            steps = first_bad.tolist()
+            if any(step >= 0 for step in steps):
+                first = min(step for step in steps if step >= 0)
+                seen[term] = first, [name for name, step in zip(names, steps, strict=True) if step == first]
+        if not seen:
+            return None
+        if "ifd" in seen and seen["ifd"][0] <= seen.get("scr", seen["ifd"])[0]:
+            iteration, stages = seen["ifd"]
+            stages = stages[:1]  # those after it in the forward pass only pass it on
+        else:
+            iteration, stages = seen["scr"]
+            if "ifd" in self.weights:  # which reads each student: they were finite, so the teacher was not
+                stages = list(self.taps.final)
+            elif stages == names:  # the first student, or the teacher that all are compared with
+                stages = [*stages[:1], *self.taps.final]
+        return NonFinite(stages, iteration, every_step=int(self._finite_steps) == 0)
 
     def _consistency(self, student: Tensor, teacher: Tensor) -> Tensor:
         channels = draw_channels(student.shape[1], teacher.shape[1], self._generator, student.device)
         return semantic_consistency(student, teacher, *channels)
 
-    def _count(self, values: dict[str, Tensor]) -> None:
-        """Adds to the running sums on the device, so that a step never waits for the host."""
+    def _count(self, values: dict[str, Tensor], students: dict[str, Tensor]) -> None:
+        """Adds one step to the running sums, on the device, so that a step never waits for the host."""
+        values = {name: value.detach().float() for name, value in values.items()}
+        finite = torch.stack(list(values.values())).isfinite().all()
+        if self._steps == 0:
+            self._finite_steps = torch.zeros_like(finite, dtype=torch.int64)
+            self._sums = {name: torch.zeros_like(value) for name, value in values.items()}
+            self._first_bad = {
+                name: torch.full_like(losses, -1, dtype=torch.int64) for name, losses in students.items()
+            }
+        self._finite_steps += finite
         for name, value in values.items():
-            value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._sums[name] += torch.where(finite, value, 0.0)
+        for name, losses in students.items():
+            unseen = self._first_bad[name] < 0
+            self._first_bad[name].masked_fill_(unseen & ~losses.detach().isfinite(), self._steps)
         self._steps += 1
 
     def extra_repr(self) -> str:
         return f"{self.settings}, {self.taps}"
+
+
+def _term(name: str, losses: Tensor, encoder_students: int) -> Tensor:
+    """SCR is the mean over all students; IFD is the mean over the encoder's plus the mean over the decoder's."""
+    if name == "scr":
+        return losses.mean()
+    groups = losses.tensor_split([encoder_students])
+    return torch.stack([group.mean() for group in groups if len(group)]).sum()

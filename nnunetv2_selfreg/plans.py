@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -147,18 +147,34 @@ def read_plans(path: Path) -> dict[str, Any]:
     Raises:
         SelfRegError: The file does not exist, cannot be read or holds something else.
     """
+    if not path.is_file():
+        raise SelfRegError(f"{path} does not exist; plans there: {_listed(_identifiers(path.parent))} (-p)")
+    plans = read_json(path, "plans file")
+    configurations = plans.get("configurations")
+    if not isinstance(configurations, dict) or not all(isinstance(value, dict) for value in configurations.values()):
+        raise SelfRegError(f"{path} is not a plans file: it has no configurations; choose another with -p")
+    return plans
+
+
+def read_json(path: Path, kind: str = "JSON file") -> dict[str, Any]:
+    """Reads a JSON file that holds a mapping.
+
+    Args:
+        path: The file.
+        kind: What to call it in an error.
+
+    Raises:
+        SelfRegError: The file cannot be read or holds something else.
+    """
     try:
-        plans = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SelfRegError(f"{path} does not exist; plans there: {_listed(_identifiers(path.parent))} (-p)") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SelfRegError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise SelfRegError(f"{path} is not a plans file: {error}; make it anew with nnUNetv2_plan_experiment") from None
-    configurations = plans.get("configurations") if isinstance(plans, dict) else None
-    if not isinstance(configurations, dict) or not all(isinstance(value, dict) for value in configurations.values()):
-        raise SelfRegError(f"{path} is not a plans file: it has no configurations; choose another with -p")
-    return dict(plans)
+        raise SelfRegError(f"{path} is not a {kind}: {error}") from None
+    if not isinstance(content, dict):
+        raise SelfRegError(f"{path} is not a {kind}: it holds a {type(content).__name__}")
+    return content
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -235,8 +251,7 @@ def _report(
 
 
 def _settings(configuration: Mapping[str, Any]) -> str:
-    settings = SelfRegSettings.from_plans(configuration)
-    return ", ".join(f"{name} {value}" for name, value in asdict(settings).items())
+    return str(SelfRegSettings.from_plans(configuration))
 
 
 def _train_command(dataset: str, configuration: str, plans: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """What a user sees of SelfReg's terms: a line per epoch, and `selfreg.png` beside nnU-Net's `progress.png`."""
 
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +26,7 @@ def epoch_line(terms: Mapping[str, float], weights: Mapping[str, float], share: 
 
 
 def plot_progress(logging: Mapping[str, Sequence[float]], output_folder: str | Path) -> None:
-    """Writes `selfreg.png` into a fold's folder.
+    """Writes `selfreg.png` into a fold's folder, whole or not at all.
 
     Args:
         logging: nnU-Net's logged values, one per epoch and name; `scr`, `ifd` and `selfreg_share` are drawn if present.
@@ -47,4 +49,6 @@ def plot_progress(logging: Mapping[str, Sequence[float]], output_folder: str | P
         for axis in (terms, share):
             axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
-        figure.savefig(Path(output_folder) / "selfreg.png", dpi=150)
+        with tempfile.TemporaryDirectory(prefix=".selfreg_", dir=output_folder) as partial:
+            figure.savefig(Path(partial) / "selfreg.png", dpi=150)
+            os.replace(Path(partial) / "selfreg.png", Path(output_folder) / "selfreg.png")

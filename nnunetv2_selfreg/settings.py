@@ -7,21 +7,30 @@ from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
 
+TAPS = ("stages", "first_and_last")
+
 
 @dataclass(frozen=True)
 class SelfRegSettings:
-    """Weights of the two losses; the defaults are the paper's best (its ablation on MoNuSeg and GlaS).
+    """Weights of the two losses and the maps they read; the defaults are the published CNN's.
 
     Attributes:
         lambda_scr: Weight of the semantic consistency regularisation, at least 0; 0 switches it off.
         lambda_ifd: Weight of the internal feature distillation, at least 0; 0 switches it off.
+        taps: `stages` reads each student stage's output, `first_and_last` also that of its first block, as the
+            published transformer does.
+        encoder_stages: Indices of the encoder stages that are students; None for all but the first.
+        decoder_stages: Indices of the decoder stages that are students; None for all but the last, the teacher.
 
     Raises:
-        SelfRegError: A weight is not a number, is negative or is not finite.
+        SelfRegError: A setting has the wrong type or a value that it cannot take.
     """
 
     lambda_scr: float = 0.015
     lambda_ifd: float = 0.015
+    taps: str = "stages"
+    encoder_stages: tuple[int, ...] | None = None
+    decoder_stages: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("lambda_scr", "lambda_ifd"):
@@ -35,6 +44,17 @@ class SelfRegSettings:
             if not math.isfinite(number) or number < 0:
                 raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' must be finite and at least 0, got {value!r}")
             object.__setattr__(self, name, number)
+        if self.taps not in TAPS:
+            raise SelfRegError(f"SelfReg: plans key 'selfreg.taps' must be one of {', '.join(TAPS)}, got {self.taps!r}")
+        for name in ("encoder_stages", "decoder_stages"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, (list, tuple)) or any(type(i) is not int or i < 0 for i in value):
+                raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' must list stage indices from 0, got {value!r}")
+            if len(set(value)) < len(value):
+                raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' names a stage twice: {value!r}")
+            object.__setattr__(self, name, tuple(sorted(value)))
 
     @classmethod
     def from_plans(cls, configuration: Mapping[str, Any]) -> "SelfRegSettings":
@@ -56,4 +76,9 @@ class SelfRegSettings:
         return cls(**given)
 
     def __str__(self) -> str:
-        return ", ".join(f"{field.name} {getattr(self, field.name):g}" for field in fields(self))
+        """The settings as the log shows them; stages only where they are not the published ones."""
+        text = f"lambda_scr {self.lambda_scr:g}, lambda_ifd {self.lambda_ifd:g}, taps {self.taps}"
+        for name in ("encoder_stages", "decoder_stages"):
+            if (stages := getattr(self, name)) is not None:
+                text += f", {name} {list(stages)}"
+        return text

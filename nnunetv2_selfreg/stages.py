@@ -1,5 +1,6 @@
 """Taps on a U-Net's stages: forward hooks that keep each stage's feature map until the loss takes it."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,11 +11,11 @@ from nnunetv2_selfreg.errors import SelfRegError
 
 
 class StageFeatures(NamedTuple):
-    """The feature maps of one training step, each `(B, C, *spatial)`.
+    """The feature maps of one training step, each `(B, C, *spatial)`, in the order of the forward pass.
 
     Attributes:
-        encoder: The encoder students, from the second stage (the first is not tapped) to the bottleneck.
-        decoder: The decoder students, from the bottleneck up to the last but one.
+        encoder: The encoder's students.
+        decoder: The decoder's students.
         final: The teacher: the last decoder stage's output, at full resolution.
     """
 
@@ -31,22 +32,39 @@ class StageTaps:
 
     Args:
         network: A U-Net as dynamic-network-architectures builds it, itself, not wrapped by compile or DDP.
+        taps: `stages` for each student stage's output, `first_and_last` for that of its first block as well.
+        encoder_stages: Indices of the student stages; None for all but the first, as published.
+        decoder_stages: Indices of the student stages; None for all but the last, which is the teacher.
+
+    Attributes:
+        encoder: The encoder's tapped modules by name, in the order of the forward pass.
+        decoder: The decoder's.
+        final: The teacher's name and module.
 
     Raises:
-        SelfRegError: The network has no `encoder.stages` and `decoder.stages`, or fewer than two encoder stages.
+        SelfRegError: The network has no such stages or blocks, or no student is left.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        taps: str = "stages",
+        encoder_stages: Sequence[int] | None = None,
+        decoder_stages: Sequence[int] | None = None,
+    ) -> None:
         encoder, decoder = _stages(network, "encoder"), _stages(network, "decoder")
-        self.encoder = {f"encoder.stages.{i}": stage for i, stage in enumerate(encoder) if i > 0}
-        self.decoder = {f"decoder.stages.{i}": stage for i, stage in enumerate(decoder[:-1])}
-        self.final = {f"decoder.stages.{len(decoder) - 1}": decoder[-1]}
-        if not self.encoder:
-            raise SelfRegError(f"SelfReg: {type(network).__name__} has one encoder stage; SelfReg needs at least two")
+        final_name, final = decoder.popitem()
+        self.encoder = _students(encoder, taps, "encoder_stages", encoder_stages, default=range(1, len(encoder)))
+        self.decoder = _students(decoder, taps, "decoder_stages", decoder_stages, default=range(len(decoder)))
+        self.final = {final_name: final}
+        if not self.encoder and not self.decoder:
+            raise SelfRegError(
+                f"SelfReg: no stage of {type(network).__name__} is left as a student; name one in the plans"
+            )
         self._features: dict[str, Tensor] = {}
         self._handles = [
-            stage.register_forward_hook(partial(self._keep, name))
-            for name, stage in (self.encoder | self.decoder | self.final).items()
+            module.register_forward_hook(partial(self._keep, name))
+            for name, module in (self.encoder | self.decoder | self.final).items()
         ]
 
     def take(self) -> StageFeatures | None:
@@ -79,29 +97,57 @@ class StageTaps:
             handle.remove()
         self._features = {}
 
-    def _keep(self, name: str, stage: nn.Module, inputs: Any, output: Tensor) -> None:
-        if stage.training and torch.is_grad_enabled():
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if module.training and torch.is_grad_enabled():
             self._features[name] = output
 
     def __str__(self) -> str:
         """The tapped stages with their channels, in the words of the training log."""
-        parts = [
-            f"{title} {', '.join(_named(name, stage) for name, stage in stages.items())}"
-            for title, stages in (("students", self.encoder | self.decoder), ("teacher", self.final))
-        ]
-        return "; ".join(parts)
+        return "; ".join(
+            f"{title} {', '.join(_with_channels(name, module) for name, module in tapped.items())}"
+            for title, tapped in (("students", self.encoder | self.decoder), ("teacher", self.final))
+        )
 
 
-def _stages(network: nn.Module, part: str) -> list[nn.Module]:
+def _stages(network: nn.Module, part: str) -> dict[str, nn.Module]:
     stages = getattr(getattr(network, part, None), "stages", None)
     if not isinstance(stages, (nn.ModuleList, nn.Sequential)) or len(stages) == 0:
         raise SelfRegError(
             f"SelfReg: {type(network).__name__} has no {part}.stages; SelfReg needs a U-Net such as PlainConvUNet or "
             "ResidualEncoderUNet"
         )
-    return list(stages)
+    return {f"{part}.stages.{i}": stage for i, stage in enumerate(stages)}
 
 
-def _named(name: str, stage: nn.Module) -> str:
-    channels = [module.output_channels for module in stage.modules() if hasattr(module, "output_channels")]
+def _students(
+    stages: dict[str, nn.Module], taps: str, setting: str, chosen: Sequence[int] | None, default: Sequence[int]
+) -> dict[str, nn.Module]:
+    """The modules to tap of the chosen stages, by name."""
+    names = list(stages)
+    students: dict[str, nn.Module] = {}
+    for index in default if chosen is None else chosen:
+        if index >= len(names):
+            raise SelfRegError(
+                f"SelfReg: plans key 'selfreg.{setting}' names stage {index}; this network's student stages are "
+                f"{', '.join(map(str, range(len(names)))) or 'none'}"
+            )
+        name, stage = names[index], stages[names[index]]
+        if taps == "first_and_last" and len(blocks := _blocks(name, stage)) > 1:
+            students[f"{name} first block"] = blocks[0]
+        students[name] = stage
+    return students
+
+
+def _blocks(name: str, stage: nn.Module) -> nn.Sequential:
+    """The stage's convolution or residual blocks, one after the other."""
+    for module in stage.modules():
+        for attribute in ("convs", "blocks"):  # of StackedConvBlocks and StackedResidualBlocks
+            blocks = getattr(module, attribute, None)
+            if isinstance(blocks, nn.Sequential):
+                return blocks
+    raise SelfRegError(f"SelfReg: {name} is not made of blocks; set plans key 'selfreg.taps' to stages")
+
+
+def _with_channels(name: str, module: nn.Module) -> str:
+    channels = [part.output_channels for part in module.modules() if hasattr(part, "output_channels")]
     return f"{name} ({channels[0]})" if channels else name

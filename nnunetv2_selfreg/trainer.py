@@ -5,8 +5,11 @@
 Such a class is an attribute of this module, made when it is first asked for, and pickles under its name.
 """
 
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from importlib.metadata import version
 from math import nan
 from os.path import join
 from typing import Any
@@ -20,11 +23,16 @@ from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
+from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.progress import CURVES, epoch_line, plot_progress
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.stages import StageTaps
 
 CITATION = "Zhu et al., SelfReg-UNet: Self-Regularized UNet for Medical Image Segmentation, MICCAI 2024, pp. 601-611"
+
+
+if tuple(int(number) for number in version("nnunetv2").split(".")[:2]) < (2, 6):
+    raise SelfRegError(f"SelfReg: nnU-Net {version('nnunetv2')} is not supported; pip install 'nnunetv2>=2.6'")
 
 
 class nnUNetTrainerSelfReg(nnUNetTrainer):
@@ -34,15 +42,15 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
     mixin that turns another trainer into a SelfReg trainer: put it before that trainer in the bases.
 
     Attributes:
-        switched_off: Settings that this trainer sets to 0, whatever the plans say.
+        fixed_settings: Settings that this trainer has, whatever the plans say.
     """
 
-    switched_off: tuple[str, ...] = ()
+    fixed_settings: Mapping[str, Any] = {}
 
     def _build_loss(self) -> SelfRegCriterion:
         settings = SelfRegSettings.from_plans(self.configuration_manager.configuration)
-        settings = replace(settings, **dict.fromkeys(self.switched_off, 0.0))
-        taps = StageTaps(_unwrapped(self.network))
+        settings = replace(settings, **self.fixed_settings)
+        taps = StageTaps(_unwrapped(self.network), settings.taps, settings.encoder_stages, settings.decoder_stages)
         criterion = SelfRegCriterion(super()._build_loss(), taps, settings, self.device)
         self._logged = [*criterion.weights, "selfreg_share"] if criterion.weights else []
         self._align_logging()
@@ -52,11 +60,19 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         super().on_train_epoch_end(train_outputs)
-        means = self.loss.take_means()
+        non_finite, means = self.loss.non_finite(), self.loss.take_means()
         if self.is_ddp:
             ranks: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(ranks, means)
-            means = {name: sum(rank[name] for rank in ranks) / len(ranks) for name in means}
+            dist.all_gather_object(ranks, (non_finite, means))
+            non_finite = next((found for found, _ in ranks if found is not None), None)
+            means = {name: sum(rank[name] for _, rank in ranks) / len(ranks) for name in means}
+        if non_finite is not None and (self.grad_scaler is None or non_finite.every_step):
+            # with AMP a single bad step is no error: the scaler skips it and scales down
+            raise RuntimeError(
+                f"SelfReg: feature maps turned NaN or infinite in epoch {self.current_epoch}, iteration "
+                f"{non_finite.iteration}, first at {', '.join(non_finite.stages)}; go on from the last checkpoint "
+                "(--c) or train the stock trainer to see whether SelfReg is the cause"
+            )
         if not self._logged:
             return
         added = sum(weight * means[name] for name, weight in self.loss.weights.items())
@@ -69,7 +85,12 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
     def on_epoch_end(self) -> None:
         super().on_epoch_end()
         if self.local_rank == 0 and self._logged:
-            plot_progress(_local_logging(self.logger), self.output_folder)
+            try:
+                plot_progress(_local_logging(self.logger), self.output_folder)
+            except OSError as error:
+                self.print_to_log_file(
+                    f"SelfReg: selfreg.png cannot be written, {error.strerror}; the training goes on"
+                )
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
@@ -87,33 +108,50 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 class nnUNetTrainerSelfRegSCR(nnUNetTrainerSelfReg):
     """Semantic consistency regularisation alone."""
 
-    switched_off = ("lambda_ifd",)
+    fixed_settings: Mapping[str, Any] = {"lambda_ifd": 0.0}
 
 
 class nnUNetTrainerSelfRegIFD(nnUNetTrainerSelfReg):
     """Internal feature distillation alone."""
 
-    switched_off = ("lambda_scr",)
+    fixed_settings: Mapping[str, Any] = {"lambda_scr": 0.0}
+
+
+# the longer names first: nnUNetTrainerSelfReg begins them all
+_ROOTS = (nnUNetTrainerSelfRegSCR, nnUNetTrainerSelfRegIFD, nnUNetTrainerSelfReg)
 
 
 def __getattr__(name: str) -> type[nnUNetTrainerSelfReg]:
-    # the longer names first: nnUNetTrainerSelfReg begins them all
-    for root in (nnUNetTrainerSelfRegSCR, nnUNetTrainerSelfRegIFD, nnUNetTrainerSelfReg):
+    for root in _ROOTS:
         if name.startswith(root.__name__):
             return _composed(name, root)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def stock_name(name: str) -> str | None:
+    """The stock trainer that a SelfReg trainer is made of, by name; None if the name is not one of ours."""
+    for root in _ROOTS:
+        if name.startswith(root.__name__):
+            return "nnUNetTrainer" + name.removeprefix(root.__name__)
+    return None
+
+
+def find_trainer(name: str) -> type[nnUNetTrainer] | None:
+    """The trainer of this name, SelfReg's or stock; None when there is none."""
+    return getattr(sys.modules[__name__], name, None) if stock_name(name) else _find_stock_trainer(name)
+
+
 @cache
 def _composed(name: str, root: type[nnUNetTrainerSelfReg]) -> type[nnUNetTrainerSelfReg]:
-    stock_name = "nnUNetTrainer" + name.removeprefix(root.__name__)
-    stock = _find_stock_trainer(stock_name)
+    stock = _find_stock_trainer(str(stock_name(name)))
     if stock is None or issubclass(stock, nnUNetTrainerSelfReg):
-        raise AttributeError(f"there is no trainer {stock_name} to make {name} of")
-    return type(name, (root, stock), {"__module__": __name__, "__doc__": f"{stock_name} with {root.__name__}."})
+        raise AttributeError(f"there is no trainer {stock_name(name)} to make {name} of")
+    return type(name, (root, stock), {"__module__": __name__, "__doc__": f"{stock.__name__} with {root.__name__}."})
 
 
 def _find_stock_trainer(name: str) -> type[nnUNetTrainer] | None:
+    if name == nnUNetTrainer.__name__:
+        return nnUNetTrainer
     folder, module = join(nnunetv2.__path__[0], "training", "nnUNetTrainer"), "nnunetv2.training.nnUNetTrainer"
     # nnU-Net's own search reads the other sub-packages first, which costs seconds of imports
     return recursive_find_python_class(

@@ -17,7 +17,7 @@ listing() { (cd "$venv" && find lib bin -path '*__pycache__*' -prune -o -print |
 before=$(listing)
 "$venv/bin/pip" install --quiet "$project"
 cd "$venv" # away from the checkout, so that the installed wheel is what is imported
-"$venv/bin/pytest" -c "$project/pyproject.toml" -p no:cacheprovider "${@/#/$project/}"
+"$venv/bin/pytest" -c "$project/pyproject.toml" -p no:cacheprovider -m "not slow" "${@/#/$project/}"
 "$venv/bin/pip" uninstall --quiet --yes nnunetv2-selfreg
 if ! diff <(echo "$before") <(listing) || find lib -iname '*selfreg*' | grep .; then
     echo "uninstalling nnunetv2-selfreg left the files above" >&2

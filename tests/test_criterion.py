@@ -32,6 +32,14 @@ def criterion_for(network, seed=0, **settings):
     return SelfRegCriterion(BaseLoss(), StageTaps(network), SelfRegSettings(**settings), CPU, seed)
 
 
+def total(criterion, features):
+    """What the criterion adds to nnU-Net's loss for these maps."""
+    criterion.loss = torch.nn.Module()
+    criterion.loss.forward = lambda output, target: torch.zeros((), dtype=features.final.dtype)
+    criterion.taps.take = lambda: features
+    return criterion(None, None)
+
+
 def batch(size=16):
     generator = torch.Generator().manual_seed(1)
     return torch.randn(2, 1, size, size, generator=generator), torch.randint(3, (2, size, size), generator=generator)
@@ -92,7 +100,7 @@ def test_whole_network_agrees_with_published_code():
     criterion = criterion_for(plain_unet(), lambda_scr=1.0, lambda_ifd=1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nnunetv2_selfreg.criterion.draw_channels", lambda *_: next(draws))
-        loss = sum(criterion.terms(features).values())
+        loss = total(criterion, features)
     loss.backward()
     assert loss.item() == pytest.approx(vectors["unet_loss"].item(), rel=1e-10)
     for name in names:
@@ -199,8 +207,62 @@ def test_a_step_never_waits_for_the_host():
         encoder, decoder, final = (torch.empty(2, n, 16 // n, 16, requires_grad=True) for n in (8, 4, 2))
         criterion._generator = None  # a generator's state is data
         for _ in range(2):
-            terms = criterion.terms(StageFeatures([encoder], [decoder], final))
-            criterion._count(terms)
-            sum(terms.values()).backward()
+            loss = total(criterion, StageFeatures([encoder], [decoder], final))
+            loss.backward()
         with pytest.raises(Exception, match="_local_scalar_dense"):  # the trap works
-            terms["scr"].item()
+            loss.item()
+
+
+FIRST_AND_LAST = {"taps": "first_and_last"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [FIRST_AND_LAST, {"encoder_stages": [0, 2]}, {"decoder_stages": []}, {"encoder_stages": [], **FIRST_AND_LAST}],
+)
+def test_settings_of_the_taps_agree_with_slow_reference(settings):
+    network = plain_unet(features=(4, 5, 6, 8))
+    images, target = batch()
+    parsed = SelfRegSettings(lambda_scr=0.3, lambda_ifd=0.7, **settings)
+    taps = StageTaps(network, parsed.taps, parsed.encoder_stages, parsed.decoder_stages)
+    criterion = SelfRegCriterion(BaseLoss(), taps, parsed, CPU, seed=2)
+    network(images)
+    expected = slow_terms(taps.take(), seed=2)
+    output = network(images)
+    base = BaseLoss()(output, target).item()
+    found = criterion(output, target).item()
+    assert found == pytest.approx(base + 0.3 * expected["scr"] + 0.7 * expected["ifd"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "broken", "expected"),
+    [
+        ((0.1, 0.1), "encoder", ["encoder.stages.2"]),
+        ((0.1, 0.1), "decoder", ["decoder.stages.0"]),
+        ((0.1, 0.1), "final", ["decoder.stages.1"]),
+        ((0.0, 0.1), "encoder", ["encoder.stages.2"]),
+        ((0.1, 0.0), "decoder", ["decoder.stages.0"]),
+    ],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_maps_that_are_not_finite_are_named_and_kept_out_of_the_means(weights, broken, expected, value):
+    criterion = criterion_for(plain_unet(), lambda_scr=weights[0], lambda_ifd=weights[1])
+    generator = torch.Generator().manual_seed(0)
+
+    def features():
+        encoder = [torch.randn(2, n, 4, 4, generator=generator) for n in (8, 16)]
+        return StageFeatures(encoder, [torch.randn(2, 8, 8, 8, generator=generator)], torch.randn(2, 4, 16, 16))
+
+    total(criterion, features())
+    assert criterion.non_finite() is None
+    bad = features()
+    {"encoder": bad.encoder[1], "decoder": bad.decoder[0], "final": bad.final}[broken].fill_(value)
+    total(criterion, bad)
+    total(criterion, features())
+    found = criterion.non_finite()
+    assert (found.stages, found.iteration, found.every_step) == (expected, 1, False)
+    means = criterion.take_means()
+    assert all(np.isfinite(mean) for mean in means.values())
+    assert criterion.non_finite() is None
+    total(criterion, bad)
+    assert criterion.non_finite().every_step

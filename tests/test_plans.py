@@ -75,7 +75,7 @@ def test_command_writes_plans_and_prints_how_to_train(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         f"wrote {folder / 'New.json'}",
-        "  2d: lambda_scr 0.1, lambda_ifd 0.015",
+        "  2d: lambda_scr 0.1, lambda_ifd 0.015, taps stages",
         "it shares the preprocessed data of nnUNetPlans; nothing must be preprocessed again",
         "train with",
         "  nnUNetv2_train 998 2d 0 -tr nnUNetTrainerSelfReg -p New",
@@ -141,7 +141,7 @@ def test_report_names_who_inherits_the_new_settings(folder: Path, capsys: pytest
     assert run("--lambda-scr", "0.1", "-o", "New", "-c", "3d_fullres") == 0
     assert "selfreg" not in written(folder)["configurations"]["3d_cascade_fullres"]
     lines = capsys.readouterr().out.splitlines()
-    assert "  3d_cascade_fullres: lambda_scr 0.1, lambda_ifd 0.5 (inherited)" in lines
+    assert "  3d_cascade_fullres: lambda_scr 0.1, lambda_ifd 0.5, taps stages (inherited)" in lines
     assert [line for line in lines if line.startswith("  nnUNetv2_train")] == [
         "  nnUNetv2_train Dataset998_Toy 3d_fullres 0 -tr nnUNetTrainerSelfReg -p New"
     ]

@@ -71,3 +71,26 @@ def test_the_constructor_refuses_what_the_plans_may_not_hold() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         SelfRegSettings().lambda_scr = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("value", ["blocks", None, 1, ["stages"]])
+def test_taps_must_be_one_of_the_known(value: Any) -> None:
+    expected = f"SelfReg: plans key 'selfreg.taps' must be one of stages, first_and_last, got {value!r}"
+    assert refusal({"selfreg": {"taps": value}}) == expected
+
+
+@pytest.mark.parametrize("name", ["encoder_stages", "decoder_stages"])
+@pytest.mark.parametrize("value", [1, "1", [-1], [1.0], [True], ["1"], {"1": 1}])
+def test_stages_must_be_listed_by_index(name: str, value: Any) -> None:
+    expected = f"SelfReg: plans key 'selfreg.{name}' must list stage indices from 0, got {value!r}"
+    assert refusal({"selfreg": {name: value}}) == expected
+
+
+def test_a_stage_cannot_be_named_twice() -> None:
+    expected = "SelfReg: plans key 'selfreg.encoder_stages' names a stage twice: [1, 1]"
+    assert refusal({"selfreg": {"encoder_stages": [1, 1]}}) == expected
+
+
+def test_stages_are_kept_in_the_order_of_the_forward_pass() -> None:
+    settings = SelfRegSettings.from_plans({"selfreg": {"encoder_stages": [3, 1], "decoder_stages": None}})
+    assert (settings.encoder_stages, settings.decoder_stages) == ((1, 3), None)

@@ -118,3 +118,49 @@ def test_a_stage_without_a_map_is_named():
     network(torch.randn(1, 1, 8, 8))
     with pytest.raises(SelfRegError, match=r"encoder\.stages\.1 gave no feature map"):
         taps.take()
+
+
+def test_first_and_last_adds_the_first_block_of_each_student_stage():
+    network = plain_unet()
+    seen = {}
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output}))
+    taps = StageTaps(network, "first_and_last")
+    network(torch.randn(1, 1, 8, 8))
+    features = taps.take()
+    expected = ["encoder.stages.1.0.convs.0", "encoder.stages.1", "encoder.stages.2.0.convs.0", "encoder.stages.2"]
+    assert all(found is seen[name] for found, name in zip(features.encoder, expected, strict=True))
+    expected = ["decoder.stages.0.convs.0", "decoder.stages.0"]
+    assert all(found is seen[name] for found, name in zip(features.decoder, expected, strict=True))
+    assert "encoder.stages.1 first block (8), encoder.stages.1 (8), " in str(taps)
+
+
+def test_a_stage_of_one_block_counts_once():
+    network = plain_unet(n_conv_per_stage=1, n_conv_per_stage_decoder=1)
+    assert list(StageTaps(network, "first_and_last").encoder) == ["encoder.stages.1", "encoder.stages.2"]
+
+
+def test_chosen_stages_are_the_students():
+    taps = StageTaps(plain_unet(), encoder_stages=[0, 2], decoder_stages=[])
+    assert list(taps.encoder) == ["encoder.stages.0", "encoder.stages.2"]
+    assert list(taps.decoder) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder_stages": [3]}, r"'selfreg.encoder_stages' names stage 3; .* student stages are 0, 1, 2$"),
+        ({"decoder_stages": [1]}, r"'selfreg.decoder_stages' names stage 1; .* student stages are 0$"),
+        ({"encoder_stages": [], "decoder_stages": []}, r"no stage of PlainConvUNet is left as a student"),
+    ],
+)
+def test_stages_that_do_not_exist_are_refused(settings, message):
+    with pytest.raises(SelfRegError, match=message):
+        StageTaps(plain_unet(), **settings)
+
+
+def test_stages_that_are_not_made_of_blocks_cannot_be_tapped_at_the_first():
+    network = plain_unet()
+    network.encoder.stages[1] = torch.nn.Conv2d(4, 8, 3, 2, 1)
+    with pytest.raises(SelfRegError, match=r"encoder\.stages\.1 is not made of blocks; set plans key 'selfreg\.taps'"):
+        StageTaps(network, "first_and_last")

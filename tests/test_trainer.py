@@ -64,7 +64,7 @@ def test_only_the_loss_and_the_logging_are_overridden():
     public = {name for name in vars(trainer.nnUNetTrainerSelfReg) if not name.startswith("__")}
     own = {name for name in public if not hasattr(nnUNetTrainer, name)}
     assert public - own == {"_build_loss", "on_train_epoch_end", "on_epoch_end", "load_checkpoint"}
-    assert own <= {"switched_off", "_align_logging"}
+    assert own <= {"fixed_settings", "_align_logging"}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,19 @@ def test_looking_up_another_trainer_does_not_import_the_library():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
     assert result.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_an_older_nnunet_is_refused_in_one_line():
+    program = (
+        "import importlib.metadata\n"
+        "version = importlib.metadata.version\n"
+        "importlib.metadata.version = lambda name: '2.5.1' if name == 'nnunetv2' else version(name)\n"
+        "from nnunetv2.training.nnUNetTrainer import nnUNetTrainerSelfReg as module\n"
+        "hasattr(module, 'nnUNetTrainerSelfReg')"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, text=True)
+    message = "SelfReg: nnU-Net 2.5.1 is not supported; pip install 'nnunetv2>=2.6'"
+    assert result.stderr.strip().splitlines()[-1].endswith(message)
 
 
 def test_a_name_without_a_stock_trainer_is_not_found():

@@ -77,7 +77,9 @@ def test_the_loss_falls_and_the_terms_are_logged(training):
 def test_the_user_sees_the_settings_once_and_the_terms_every_epoch(training):
     lines = [line.split(": ", 1)[1] for line in training.printed.splitlines() if ": SelfReg: " in line]
     weight = {"Small": "0.015", "SmallSelfReg01": "0.1"}[training.plans]
-    assert lines[0].startswith(f"SelfReg: lambda_scr {weight}, lambda_ifd 0.015; students encoder.stages.1 (")
+    assert lines[0].startswith(
+        f"SelfReg: lambda_scr {weight}, lambda_ifd 0.015, taps stages; students encoder.stages.1 ("
+    )
     assert "; teacher decoder.stages." in lines[0]
     assert "Please cite Zhu et al., SelfReg-UNet" in lines[0]
     epoch = r"SelfReg: scr [\d.e-]+, ifd [\d.e-]+; weighted, they add [\d.e-]+ to train_loss \(share [\d.]+%\)"

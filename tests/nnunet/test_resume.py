@@ -70,5 +70,5 @@ def test_wrong_settings_end_before_the_training_starts(dataset):
     with pytest.raises(AssertionError) as failure:
         run(f"nnUNetv2_train {dataset.number} 2d 0 -tr nnUNetTrainerSelfReg -p Wrong -device cpu")
     last = str(failure.value).strip().splitlines()
-    message = "SelfReg: plans key 'selfreg.lambda_src' is unknown; known: lambda_scr, lambda_ifd"
-    assert any(line.endswith(message) for line in last)
+    message = "SelfReg: plans key 'selfreg.lambda_src' is unknown; known: lambda_scr, lambda_ifd, "
+    assert message in last[-1]

@@ -1,0 +1,61 @@
+"""Feature maps that turn infinite: an error that says where, unless the gradient scaler skips the step."""
+
+import math
+
+import pytest
+import torch
+from nnunetv2.run.run_training import get_trainer_from_args
+
+
+@pytest.fixture
+def trainer(dataset, monkeypatch):
+    """Two epochs of three steps; the map of the encoder's second stage is infinite in those named in `trainer.bad`."""
+    trainer = get_trainer_from_args(
+        dataset.raw.name, "2d", 1, "nnUNetTrainerSelfReg", "Small", device=torch.device("cpu")
+    )
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 2, 3, 1
+    trainer.initialize()
+    trainer.bad, steps = set(), iter(range(100))
+
+    def break_map(stage, inputs, output):
+        if stage.training and next(steps) in trainer.bad:
+            output.data[0, 0] = math.inf
+
+    trainer.network.encoder.stages[1].register_forward_hook(break_map)
+    return trainer
+
+
+def test_the_error_names_stage_epoch_and_iteration(trainer):
+    trainer.bad = {4, 5}
+    with pytest.raises(
+        RuntimeError, match=r"NaN or infinite in epoch 1, iteration 1, first at encoder\.stages\.1; go on"
+    ):
+        trainer.run_training()
+    assert trainer.current_epoch == 1  # what checkpoints hold is from before
+
+
+def test_steps_that_the_gradient_scaler_skips_are_no_error(trainer):
+    trainer.grad_scaler, trainer.bad = torch.GradScaler("cpu"), {1, 5}
+    trainer.run_training()
+    logging = getattr(trainer.logger, "local_logger", trainer.logger).my_fantastic_logging
+    assert all(math.isfinite(value) for name in ("scr", "ifd", "selfreg_share") for value in logging[name])
+
+
+def test_an_epoch_without_a_single_finite_step_is_an_error_with_the_scaler_too(trainer):
+    trainer.grad_scaler, trainer.bad = torch.GradScaler("cpu"), {0, 1, 2}
+    with pytest.raises(RuntimeError, match="in epoch 0, iteration 0, first at encoder"):
+        trainer.run_training()
+
+
+def test_a_picture_that_cannot_be_written_does_not_end_the_training(trainer, monkeypatch, capsys):
+    def no_space(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", no_space, raising=True)
+    monkeypatch.setattr(type(trainer.logger), "plot_progress_png", lambda *_: None)  # nnU-Net's own comes before ours
+    trainer.run_training()
+    assert (
+        "SelfReg: selfreg.png cannot be written, No space left on device; the training goes on"
+        in capsys.readouterr().out
+    )

@@ -1,0 +1,74 @@
+"""Two processes: every rank draws the same channels, and gradients are the mean of what each batch gives alone."""
+
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing
+from networks import plain_unet
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+RANKS, STEPS = 2, 3
+
+
+def images_of(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(10 * rank + step)
+    return torch.randn(2, 1, 16, 16, generator=generator), torch.randint(3, (2, 16, 16), generator=generator)
+
+
+def criterion_of(network):
+    from test_criterion import criterion_for
+
+    return criterion_for(network)
+
+
+def rank_steps(rank: int, port: int, folder: str) -> None:
+    distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=RANKS)
+    network = plain_unet(norm_op=None)
+    # as nnU-Net does: DDP around the network first, then the loss with hooks on the network inside
+    wrapped = DistributedDataParallel(network, find_unused_parameters=True)
+    criterion = criterion_of(wrapped.module)
+    gradients = []
+    for step in range(STEPS):
+        images, target = images_of(rank, step)
+        wrapped.zero_grad()
+        criterion(wrapped(images), target).backward()
+        gradients.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
+    torch.save((gradients, criterion._generator.get_state()), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("ranks"))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(rank_steps, (port, folder), nprocs=RANKS)
+    return [torch.load(f"{folder}/{rank}.pt") for rank in range(RANKS)]
+
+
+def test_ranks_draw_the_same_channels(ranks):
+    assert torch.equal(ranks[0][1], ranks[1][1])
+
+
+def test_gradients_are_the_mean_of_what_each_batch_gives_alone(ranks):
+    alone = []
+    for rank in range(RANKS):
+        network = plain_unet(norm_op=None)
+        criterion = criterion_of(network)
+        steps = []
+        for step in range(STEPS):
+            images, target = images_of(rank, step)
+            network.zero_grad()
+            criterion(network(images), target).backward()
+            steps.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
+        alone.append(steps)
+    for step in range(STEPS):
+        for name, found in ranks[0][0][step].items():
+            if name not in alone[0][step]:
+                continue  # the deep supervision layers that the loss does not read: DDP fills them with 0
+            mean = sum(steps[step][name] for steps in alone) / RANKS
+            torch.testing.assert_close(found, mean, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(ranks[1][0][step][name], found, rtol=0, atol=0)
