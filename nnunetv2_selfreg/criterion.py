@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.losses import draw_channels, internal_feature_distillation, semantic_consistency
+from nnunetv2_selfreg.losses import TeacherPyramid, draw_channels, internal_feature_distillation, semantic_consistency
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.stages import StageFeatures, StageTaps
 
@@ -88,7 +88,8 @@ class SelfRegCriterion(nn.Module):
         students = features.encoder + features.decoder
         losses = {}
         if "scr" in self.weights:
-            losses["scr"] = torch.stack([self._consistency(student, features.final) for student in students])
+            teacher = TeacherPyramid(features.final)
+            losses["scr"] = torch.stack([self._consistency(student, teacher.at(student)) for student in students])
         if "ifd" in self.weights:
             losses["ifd"] = torch.stack([internal_feature_distillation(student) for student in students])
         return losses

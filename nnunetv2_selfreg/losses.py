@@ -7,6 +7,9 @@ Feature maps have shape `(B, C, *spatial)` with one to three spatial axes of any
 Half-precision maps are read as they are and accumulated in float32; a loss is float32, or float64 for float64 maps.
 """
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -44,18 +47,43 @@ def semantic_consistency(
 
     Args:
         student: `(B, C_student, *spatial_student)`.
-        teacher: `(B, C_teacher, *spatial_teacher)`, the last decoder stage's output.
+        teacher: `(B, C_teacher, *spatial_teacher)`, the last decoder stage's output, or that on a coarser grid from
+            `TeacherPyramid`.
         student_channels: Indices into the student's channels, int64 `(k,)`, from `draw_channels`.
         teacher_channels: Indices into the teacher's channels, int64 `(k,)`.
 
     Returns:
         The loss, a scalar.
     """
-    grid = [min(sizes) for sizes in zip(student.shape[2:], teacher.shape[2:], strict=True)]
-    return functional.mse_loss(
-        _pooled(student.index_select(1, student_channels), grid),
-        _pooled(teacher.detach().index_select(1, teacher_channels), grid),
-    )
+    grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
+    if (
+        student.shape[2:] != grid
+    ):  # autograd's way through the pooling; with nnU-Net no student is finer than the teacher
+        student = _pooled(student.index_select(1, student_channels), grid)
+        student_channels = torch.arange(len(student_channels), device=student.device)
+    return _Consistency.apply(student, _pooled(teacher.detach(), grid), student_channels, teacher_channels)  # type: ignore[no-untyped-call]
+
+
+class TeacherPyramid:
+    """The teacher map on every grid that students need, each made once, from the smallest grid that allows it.
+
+    Args:
+        teacher: `(B, C, *spatial)`; no gradient flows back to it.
+    """
+
+    def __init__(self, teacher: Tensor) -> None:
+        self._levels = {tuple(teacher.shape[2:]): teacher.detach()}
+
+    def at(self, student: Tensor) -> Tensor:
+        """The teacher, `(B, C, *grid)`, on the grid on which it meets this student."""
+        finest = next(iter(self._levels))
+        grid = tuple(map(min, student.shape[2:], finest))
+        if grid not in self._levels:
+            # averages of averages are exact where the sizes divide
+            sources = [level for level in self._levels if all(n % m == 0 for n, m in zip(level, grid, strict=True))]
+            source = min(sources, key=math.prod, default=finest)
+            self._levels[grid] = _pooled(self._levels[source], grid)
+        return self._levels[grid]
 
 
 def internal_feature_distillation(feature: Tensor) -> Tensor:
@@ -72,29 +100,75 @@ def internal_feature_distillation(feature: Tensor) -> Tensor:
     Returns:
         The loss, a scalar.
     """
-    half = feature.shape[1] // 2
-    if half == 0:
+    if feature.shape[1] < 2:
         return feature[:, :0].sum(dtype=_accumulation_dtype(feature))
-    ranking = _importance(feature.detach()).argsort(descending=True, stable=True)
-    better = feature.index_select(1, ranking[:half])
-    worse = feature.index_select(1, ranking[-half:])
-    return functional.mse_loss(better.to(_accumulation_dtype(feature)), worse.to(_accumulation_dtype(feature)))
+    return _Distillation.apply(feature, _importance(feature.detach()).argsort(descending=True, stable=True))  # type: ignore[no-untyped-call]
+
+
+# Both losses are squared differences between channels of maps that the network keeps for its own backward pass anyway.
+# Plain autograd would write, keep and read several copies of them; these keep the maps themselves, and work out the
+# gradient, which is the difference once more, in one buffer.
+
+
+class _Consistency(torch.autograd.Function):
+    """Mean squared error between drawn channels of two maps on one grid; a gradient for the first."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, student_channels: Tensor, teacher_channels: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(student, teacher, student_channels, teacher_channels)
+        return _difference(student, student_channels, teacher, teacher_channels).square_().mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        student, teacher, student_channels, teacher_channels = ctx.saved_tensors
+        difference = _difference(student, student_channels, teacher, teacher_channels)
+        difference *= grad * (2 / difference.numel())
+        gradient = torch.zeros_like(student).index_copy_(1, student_channels, difference.to(student.dtype))
+        return gradient, None, None, None
+
+
+class _Distillation(torch.autograd.Function):
+    """Mean squared error between the first and the last half of the channels in the order of `ranking`."""
+
+    @staticmethod
+    def forward(ctx: Any, feature: Tensor, ranking: Tensor) -> Tensor:
+        ctx.save_for_backward(feature, ranking)
+        half = len(ranking) // 2
+        return _difference(feature, ranking[:half], feature, ranking[-half:]).square_().mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        feature, ranking = ctx.saved_tensors
+        half = len(ranking) // 2
+        # each channel's partner in the other half; the middle of an odd count is its own, which makes its gradient 0
+        partners = torch.cat([ranking[-half:], ranking[half:-half], ranking[:half]])
+        partner = torch.empty_like(ranking).index_copy_(0, ranking, partners)
+        gradient = feature.index_select(1, partner).to(_accumulation_dtype(feature)).sub_(feature)
+        gradient *= grad * (-2 * len(ranking) / (feature.numel() * half))
+        return gradient.to(feature.dtype), None
+
+
+def _difference(first: Tensor, first_channels: Tensor, second: Tensor, second_channels: Tensor) -> Tensor:
+    """Channels of one map minus channels of another, in a buffer of its own in the accumulation dtype."""
+    wide = first.index_select(1, first_channels).to(_accumulation_dtype(first))
+    return wide.sub_(second.index_select(1, second_channels))
 
 
 def _importance(feature: Tensor) -> Tensor:
-    """Importance of each channel, shape `(C,)`: the mean over batch and space of the channel over its L2 norm."""
-    wide = feature.to(_accumulation_dtype(feature)).flatten(2)
-    norm = torch.linalg.vector_norm(wide, dim=2).clamp_min(1e-12)
-    return (wide.mean(2) / norm).mean(0)
+    """Importance of each channel, shape `(C,)`: the sum over batch and space of the channel over its L2 norm."""
+    flat, dtype = feature.flatten(2), _accumulation_dtype(feature)
+    norm = torch.linalg.vector_norm(flat, dim=2, dtype=dtype).clamp_min(1e-12)
+    return (flat.sum(2, dtype=dtype) / norm).sum(0)
 
 
-def _pooled(feature: Tensor, grid: list[int]) -> Tensor:
-    """The map in the accumulation dtype, average-pooled to `grid` unless it has that grid already."""
-    wide = feature.to(_accumulation_dtype(feature))
-    if list(wide.shape[2:]) == grid:
-        return wide
+def _pooled(feature: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """The map average-pooled to `grid`, in the accumulation dtype, or itself if it has that grid."""
+    if feature.shape[2:] == grid:
+        return feature
     pool = getattr(functional, f"adaptive_avg_pool{len(grid)}d")
-    return pool(wide, grid)
+    return pool(feature.to(_accumulation_dtype(feature)), grid)
 
 
 def _accumulation_dtype(feature: Tensor) -> torch.dtype:

@@ -7,7 +7,7 @@ import pytest
 import reference
 import torch
 
-from nnunetv2_selfreg.losses import draw_channels, internal_feature_distillation, semantic_consistency
+from nnunetv2_selfreg.losses import TeacherPyramid, draw_channels, internal_feature_distillation, semantic_consistency
 
 VECTORS = Path(__file__).parents[2] / "shared" / "conformance" / "selfreg_published_loss.npz"
 BOUND = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -169,3 +169,31 @@ def test_every_channel_is_drawn_equally_often_and_independently():
         counts[student[0], teacher[0]] += 1
     # 16 equally likely pairs: chi-square with 15 degrees of freedom, its 99.99th percentile is 44.3
     assert ((counts - 250) ** 2 / 250).sum() < 44.3
+
+
+@pytest.mark.parametrize("sizes", [(16, 16), (12, 20), (9, 15), (8, 4, 12)])
+def test_the_teacher_pyramid_is_the_teacher_pooled_to_each_grid(sizes):
+    teacher = random_map((2, 3, *sizes))
+    pyramid = TeacherPyramid(torch.tensor(teacher))
+    for divisor in (1, 2, 4, 3):  # 3 after 4: its source cannot be the smallest level
+        grid = tuple(max(1, size // divisor) for size in sizes)
+        found = pyramid.at(torch.zeros(2, 5, *grid))
+        np.testing.assert_allclose(found.numpy(), reference.pooled(teacher, grid), rtol=1e-12)
+        assert pyramid.at(torch.zeros(2, 1, *grid)) is found
+
+
+def test_a_student_finer_than_the_teacher_sees_the_teacher_itself():
+    pyramid = TeacherPyramid(torch.zeros(1, 2, 4, 6))
+    assert pyramid.at(torch.zeros(1, 1, 8, 3)).shape == (1, 2, 4, 3)
+
+
+def test_losses_keep_nothing_of_their_own_for_backward():
+    """Beside the maps, which the network keeps anyway, only indices are saved."""
+    student, teacher = torch.randn(2, 8, 16, 16, requires_grad=True), torch.randn(2, 4, 16, 16)
+    channels = draw_channels(8, 4)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        loss = internal_feature_distillation(student) + semantic_consistency(student, teacher, *channels)
+    own = [t for t in saved if t.data_ptr() not in (student.data_ptr(), teacher.data_ptr())]
+    assert sum(t.numel() for t in own) <= 2 * 8 + 2 * 4
+    loss.backward()
