@@ -161,11 +161,14 @@ def _stock_name(trainer: str) -> str:
 
 def _settings(model: Path, trainer: str, configuration: str) -> dict[str, Any]:
     """The settings that the training used: those of the plans, with what the trainer fixes."""
-    from nnunetv2_selfreg import trainer as trainers
     from nnunetv2_selfreg.plans import read_plans, resolve
+    from nnunetv2_selfreg.trainer import find_trainer
 
+    found: Any = find_trainer(trainer)
+    if found is None:
+        raise SelfRegError(f"{trainer} is not known here; install what brings {_stock_name(trainer)}")
     settings = SelfRegSettings.from_plans(resolve(read_plans(model / "plans.json"), configuration))
-    return asdict(replace(settings, **getattr(trainers, trainer).fixed_settings))
+    return asdict(replace(settings, **found.fixed_settings))
 
 
 def _checkpoints(model: Path, folds: Sequence[str] | None, checkpoint: str) -> dict[str, Path]:

@@ -128,6 +128,10 @@ def test_a_half_trained_fold_is_refused(model, tmp_path):
             lambda copy: copy.rename(copy.with_name("nnUNetTrainer__Small__2d")),
             "nnUNetTrainer is not a SelfReg trainer",
         ),
+        (
+            lambda copy: copy.rename(copy.with_name("nnUNetTrainerSelfReg_7epochs__Small__2d")),
+            "nnUNetTrainerSelfReg_7epochs is not known here; install what brings nnUNetTrainer_7epochs",
+        ),
         (lambda copy: copy.rename(copy.with_name("model")), "is not a model folder TRAINER__PLANS__CONFIGURATION"),
         (lambda copy: (copy / "plans.json").unlink() or copy, "is not a model folder"),
         (
