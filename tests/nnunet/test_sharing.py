@@ -128,10 +128,6 @@ def test_a_half_trained_fold_is_refused(model, tmp_path):
             lambda copy: copy.rename(copy.with_name("nnUNetTrainer__Small__2d")),
             "nnUNetTrainer is not a SelfReg trainer",
         ),
-        (
-            lambda copy: copy.rename(copy.with_name("nnUNetTrainerSelfReg_7epochs__Small__2d")),
-            "nnUNetTrainerSelfReg_7epochs is not known here; install what brings nnUNetTrainer_7epochs",
-        ),
         (lambda copy: copy.rename(copy.with_name("model")), "is not a model folder TRAINER__PLANS__CONFIGURATION"),
         (lambda copy: (copy / "plans.json").unlink() or copy, "is not a model folder"),
         (
@@ -151,6 +147,15 @@ def test_a_foreign_folder_is_refused_and_nothing_is_written(model, tmp_path, mak
         sharing.export(folder, tmp_path / "out")
     assert "\n" not in str(refusal.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == [model.parent.name]
+
+
+def test_a_trainer_that_is_not_installed_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("nnunetv2_selfreg.trainer._find_stock_trainer", lambda name: None)
+    copy = broken(model, tmp_path)
+    folder = copy.rename(copy.with_name("nnUNetTrainerSelfReg_7epochs__Small__2d"))
+    message = "nnUNetTrainerSelfReg_7epochs is not known here; install what brings nnUNetTrainer_7epochs"
+    with pytest.raises(SelfRegError, match=message):
+        sharing.export(folder, tmp_path / "out")
 
 
 def test_a_model_that_predicts_differently_is_not_written(model, tmp_path, monkeypatch):
