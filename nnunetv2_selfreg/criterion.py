@@ -5,10 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_selfreg.anchors import Anchor, Term
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.losses import TeacherPyramid, draw_channels, internal_feature_distillation, semantic_consistency
+from nnunetv2_selfreg.losses import Consistency, Distillation, TeacherPyramid, draw_channels
 from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import StageFeatures, StageTaps
+from nnunetv2_selfreg.stages import StageTaps
 
 TERMS = ("scr", "ifd")
 
@@ -50,7 +51,6 @@ class SelfRegCriterion(nn.Module):
         self.weights = {name: weight for name in TERMS if (weight := getattr(settings, f"lambda_{name}")) > 0}
         self._generator = torch.Generator(device=device).manual_seed(seed)
         self._steps = 0
-        self._sums: dict[str, Tensor] = {}
         self._first_bad: dict[str, Tensor] = {}
 
     def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
@@ -72,27 +72,19 @@ class SelfRegCriterion(nn.Module):
             if loss.requires_grad:
                 raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
             return loss
-        students = self.student_losses(features)
-        terms = {name: _term(name, values, len(features.encoder)) for name, values in students.items()}
-        self._count({"loss": loss.abs(), **terms}, students)
-        for name, term in terms.items():
-            loss = loss + self.weights[name] * term
-        return loss
-
-    def student_losses(self, features: StageFeatures) -> dict[str, Tensor]:
-        """SCR and IFD of each student, unweighted; a term of weight 0 is left out.
-
-        Returns:
-            One tensor `(students,)` for each of `scr` and `ifd`: the encoder's students, then the decoder's.
-        """
-        students = features.encoder + features.decoder
-        losses = {}
-        if "scr" in self.weights:
-            teacher = TeacherPyramid(features.final)
-            losses["scr"] = torch.stack([self._consistency(student, teacher.at(student)) for student in students])
-        if "ifd" in self.weights:
-            losses["ifd"] = torch.stack([internal_feature_distillation(student) for student in students])
-        return losses
+        maps, encoder = [*features.encoder, *features.decoder], len(features.encoder)
+        terms = self._terms(maps, features.final)
+        students = {name: torch.stack([term.value for term in each]) for name, each in terms.items()}
+        means = {name: _mean(name, losses, encoder) for name, losses in students.items()}
+        self._count({"loss": loss.detach().abs(), **means}, students)
+        for name, mean in means.items():
+            loss = loss + self.weights[name] * mean
+        # the values have no graph: the maps get their gradients by the anchors
+        anchors = features.anchors or [Anchor(feature) for feature in maps]
+        for name, each in terms.items():
+            for anchor, term, share in zip(anchors, each, _shares(name, len(maps), encoder), strict=True):
+                anchor.add(term, self.weights[name] * share)
+        return loss + torch.stack([anchor.zero for anchor in anchors]).sum()
 
     def take_means(self) -> dict[str, float]:
         """Means over the finite training steps since the last call: of the terms, and of the size of nnU-Net's loss.
@@ -101,8 +93,10 @@ class SelfRegCriterion(nn.Module):
             Unweighted means by name, the size under `loss`: not a number when no step was finite, none when there was
             no step.
         """
-        means = {name: (total / self._finite_steps).item() for name, total in self._sums.items()}
-        self._sums, self._first_bad, self._steps = {}, {}, 0
+        means = {}
+        if self._steps:
+            means = dict(zip(self._names, (self._sums / self._finite_steps).tolist(), strict=True))
+        self._first_bad, self._steps = {}, 0
         return means
 
     def non_finite(self) -> NonFinite | None:
@@ -127,35 +121,51 @@ class SelfRegCriterion(nn.Module):
                 stages = [*stages[:1], *self.taps.final]
         return NonFinite(stages, iteration, every_step=int(self._finite_steps) == 0)
 
-    def _consistency(self, student: Tensor, teacher: Tensor) -> Tensor:
-        channels = draw_channels(student.shape[1], teacher.shape[1], self._generator, student.device)
-        return semantic_consistency(student, teacher, *channels)
+    def _terms(self, students: list[Tensor], final: Tensor) -> dict[str, list[Term]]:
+        """The terms of each student; one of weight 0 is left out."""
+        terms: dict[str, list[Term]] = {}
+        if "scr" in self.weights:
+            teacher = TeacherPyramid(final)
+            terms["scr"] = [Consistency(student, teacher, *self._draw(student, final)) for student in students]
+            teacher.forget()
+        if "ifd" in self.weights:
+            terms["ifd"] = [Distillation(student) for student in students]
+        return terms
+
+    def _draw(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        return draw_channels(student.shape[1], teacher.shape[1], self._generator, student.device)
 
     def _count(self, values: dict[str, Tensor], students: dict[str, Tensor]) -> None:
         """Adds one step to the running sums, on the device, so that a step never waits for the host."""
-        values = {name: value.detach().float() for name, value in values.items()}
-        finite = torch.stack(list(values.values())).isfinite().all()
+        step = torch.stack([value.float() for value in values.values()])
+        finite = step.isfinite().all()
         if self._steps == 0:
+            self._names = list(values)
+            self._sums = torch.zeros_like(step)
             self._finite_steps = torch.zeros_like(finite, dtype=torch.int64)
-            self._sums = {name: torch.zeros_like(value) for name, value in values.items()}
             self._first_bad = {
                 name: torch.full_like(losses, -1, dtype=torch.int64) for name, losses in students.items()
             }
         self._finite_steps += finite
-        for name, value in values.items():
-            self._sums[name] += torch.where(finite, value, 0.0)
+        self._sums += torch.where(finite, step, 0.0)
         for name, losses in students.items():
-            unseen = self._first_bad[name] < 0
-            self._first_bad[name].masked_fill_(unseen & ~losses.detach().isfinite(), self._steps)
+            first_bad = self._first_bad[name]
+            first_bad.masked_fill_((first_bad < 0) & ~losses.isfinite(), self._steps)
         self._steps += 1
 
     def extra_repr(self) -> str:
         return f"{self.settings}, {self.taps}"
 
 
-def _term(name: str, losses: Tensor, encoder_students: int) -> Tensor:
-    """SCR is the mean over all students; IFD is the mean over the encoder's plus the mean over the decoder's."""
-    if name == "scr":
-        return losses.mean()
-    groups = losses.tensor_split([encoder_students])
-    return torch.stack([group.mean() for group in groups if len(group)]).sum()
+# SCR is the mean over all students; IFD is the mean over the encoder's plus the mean over the decoder's
+
+
+def _mean(name: str, losses: Tensor, encoder: int) -> Tensor:
+    groups = [losses] if name == "scr" else [group for group in losses.tensor_split([encoder]) if len(group)]
+    return torch.stack([group.mean() for group in groups]).sum()
+
+
+def _shares(name: str, students: int, encoder: int) -> list[float]:
+    """What each student counts in `_mean`."""
+    groups = [students] if name == "scr" else [encoder, students - encoder]
+    return [1 / size for size in groups for _ in range(size)]

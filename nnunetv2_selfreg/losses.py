@@ -8,11 +8,13 @@ Half-precision maps are read as they are and accumulated in float32; a loss is f
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from nnunetv2_selfreg.anchors import Anchor, Term, accumulation_dtype
 
 
 def draw_channels(
@@ -47,21 +49,42 @@ def semantic_consistency(
 
     Args:
         student: `(B, C_student, *spatial_student)`.
-        teacher: `(B, C_teacher, *spatial_teacher)`, the last decoder stage's output, or that on a coarser grid from
-            `TeacherPyramid`.
+        teacher: `(B, C_teacher, *spatial_teacher)`, the last decoder stage's output.
         student_channels: Indices into the student's channels, int64 `(k,)`, from `draw_channels`.
         teacher_channels: Indices into the teacher's channels, int64 `(k,)`.
 
     Returns:
         The loss, a scalar.
     """
-    grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
-    if (
-        student.shape[2:] != grid
-    ):  # autograd's way through the pooling; with nnU-Net no student is finer than the teacher
-        student = _pooled(student.index_select(1, student_channels), grid)
-        student_channels = torch.arange(len(student_channels), device=student.device)
-    return _Consistency.apply(student, _pooled(teacher.detach(), grid), student_channels, teacher_channels)  # type: ignore[no-untyped-call]
+    return _loss(student, Consistency(student, TeacherPyramid(teacher), student_channels, teacher_channels))
+
+
+def internal_feature_distillation(feature: Tensor) -> Tensor:
+    """Internal feature distillation (IFD) of one map.
+
+    The channels are ranked by importance: each is divided by its L2 norm over the spatial axes, then averaged over
+    batch and space. The loss is the mean squared error between the better and the worse half of the ranking, rank i
+    against rank i + C/2. Both halves get a gradient, the ranking gets none. Of an odd number of channels the one in
+    the middle of the ranking stays out; a map of one channel has no IFD, its loss is 0.
+
+    Args:
+        feature: `(B, C, *spatial)`.
+
+    Returns:
+        The loss, a scalar.
+    """
+    return _loss(feature, Distillation(feature))
+
+
+def _loss(feature: Tensor, term: Term) -> Tensor:
+    anchor = Anchor(feature)
+    anchor.add(term, 1.0)
+    return anchor.zero + term.value
+
+
+# Both losses are squared differences between channels of maps that the network keeps for its own backward pass anyway.
+# Plain autograd would write, keep and read several copies of them. The terms below keep indices, and work out the
+# difference once more when the gradient is wanted: the gradient is that difference, in one buffer for both losses.
 
 
 class TeacherPyramid:
@@ -85,91 +108,106 @@ class TeacherPyramid:
             self._levels[grid] = _pooled(self._levels[source], grid)
         return self._levels[grid]
 
+    def forget(self) -> None:
+        """Lets the coarser grids go: each is made again when it is asked for."""
+        finest, teacher = next(iter(self._levels.items()))
+        self._levels = {finest: teacher}
 
-def internal_feature_distillation(feature: Tensor) -> Tensor:
-    """Internal feature distillation (IFD) of one map.
 
-    The channels are ranked by importance: each is divided by its L2 norm over the spatial axes, then averaged over
-    batch and space. The loss is the mean squared error between the better and the worse half of the ranking, rank i
-    against rank i + C/2. Both halves get a gradient, the ranking gets none. Of an odd number of channels the one in
-    the middle of the ranking stays out; a map of one channel has no IFD, its loss is 0.
+class Consistency:
+    """SCR of one student map.
 
     Args:
-        feature: `(B, C, *spatial)`.
+        student: `(B, C_student, *spatial_student)`; not kept.
+        pyramid: The teacher.
+        student_channels: Indices into the student's channels, int64 `(k,)`.
+        teacher_channels: Indices into the teacher's channels, int64 `(k,)`.
 
-    Returns:
-        The loss, a scalar.
+    Attributes:
+        value: The loss, a scalar without a graph.
     """
-    if feature.shape[1] < 2:
-        return feature[:, :0].sum(dtype=_accumulation_dtype(feature))
-    return _Distillation.apply(feature, _importance(feature.detach()).argsort(descending=True, stable=True))  # type: ignore[no-untyped-call]
+
+    def __init__(
+        self, student: Tensor, pyramid: TeacherPyramid, student_channels: Tensor, teacher_channels: Tensor
+    ) -> None:
+        self._pyramid, self._student_channels, self._teacher_channels = pyramid, student_channels, teacher_channels
+        self.value = _mean_square(self._difference(student.detach()))
+
+    def gradient(self, feature: Tensor, scale: Tensor, buffer: Tensor | None) -> Tensor:
+        """As `Term.gradient`."""
+        difference = self._difference(feature)
+        difference *= scale * (2 / difference.numel())
+        if buffer is None:
+            buffer = torch.zeros_like(feature, dtype=difference.dtype)
+        return buffer.index_add_(1, self._student_channels, _unpooled(difference, feature.shape[2:]))
+
+    def _difference(self, student: Tensor) -> Tensor:
+        """The student's drawn channels minus the teacher's, on their common grid, in a buffer of its own."""
+        teacher = self._pyramid.at(student)
+        drawn = student.index_select(1, self._student_channels).to(accumulation_dtype(student))
+        return _pooled(drawn, teacher.shape[2:]).sub_(teacher.index_select(1, self._teacher_channels))
 
 
-# Both losses are squared differences between channels of maps that the network keeps for its own backward pass anyway.
-# Plain autograd would write, keep and read several copies of them; these keep the maps themselves, and work out the
-# gradient, which is the difference once more, in one buffer.
+class Distillation:
+    """IFD of one map.
 
+    Args:
+        feature: `(B, C, *spatial)`; not kept.
 
-class _Consistency(torch.autograd.Function):
-    """Mean squared error between drawn channels of two maps on one grid; a gradient for the first."""
+    Attributes:
+        value: The loss, a scalar without a graph.
+    """
 
-    @staticmethod
-    def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, student_channels: Tensor, teacher_channels: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(student, teacher, student_channels, teacher_channels)
-        return _difference(student, student_channels, teacher, teacher_channels).square_().mean()
+    def __init__(self, feature: Tensor) -> None:
+        feature = feature.detach()
+        channels = feature.shape[1]
+        ranking = _importance(feature).argsort(descending=True, stable=True)
+        self._better, self._worse = ranking[: channels // 2], ranking[channels - channels // 2 :]
+        difference = feature.index_select(1, self._better).to(accumulation_dtype(feature))
+        self.value = _mean_square(difference.sub_(feature.index_select(1, self._worse)))
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        student, teacher, student_channels, teacher_channels = ctx.saved_tensors
-        difference = _difference(student, student_channels, teacher, teacher_channels)
-        difference *= grad * (2 / difference.numel())
-        gradient = torch.zeros_like(student).index_copy_(1, student_channels, difference.to(student.dtype))
-        return gradient, None, None, None
-
-
-class _Distillation(torch.autograd.Function):
-    """Mean squared error between the first and the last half of the channels in the order of `ranking`."""
-
-    @staticmethod
-    def forward(ctx: Any, feature: Tensor, ranking: Tensor) -> Tensor:
-        ctx.save_for_backward(feature, ranking)
-        half = len(ranking) // 2
-        return _difference(feature, ranking[:half], feature, ranking[-half:]).square_().mean()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        feature, ranking = ctx.saved_tensors
-        half = len(ranking) // 2
+    def gradient(self, feature: Tensor, scale: Tensor, buffer: Tensor | None) -> Tensor:
+        """As `Term.gradient`."""
         # each channel's partner in the other half; the middle of an odd count is its own, which makes its gradient 0
-        partners = torch.cat([ranking[-half:], ranking[half:-half], ranking[:half]])
-        partner = torch.empty_like(ranking).index_copy_(0, ranking, partners)
-        gradient = feature.index_select(1, partner).to(_accumulation_dtype(feature)).sub_(feature)
-        gradient *= grad * (-2 * len(ranking) / (feature.numel() * half))
-        return gradient.to(feature.dtype), None
+        partner = torch.arange(feature.shape[1], device=feature.device)
+        partner[self._better], partner[self._worse] = self._worse, self._better
+        gradient = feature.index_select(1, partner).to(accumulation_dtype(feature)).sub_(feature)
+        pairs = feature[:, 0].numel() * len(self._better)
+        gradient *= scale * (-2 / max(pairs, 1))
+        return gradient if buffer is None else buffer.add_(gradient)
 
 
-def _difference(first: Tensor, first_channels: Tensor, second: Tensor, second_channels: Tensor) -> Tensor:
-    """Channels of one map minus channels of another, in a buffer of its own in the accumulation dtype."""
-    wide = first.index_select(1, first_channels).to(_accumulation_dtype(first))
-    return wide.sub_(second.index_select(1, second_channels))
+def _mean_square(difference: Tensor) -> Tensor:
+    # sums per channel first: a single sum in float32 over millions of voxels would lose digits
+    return torch.linalg.vector_norm(difference.flatten(2), dim=2).square_().sum() / max(difference.numel(), 1)
 
 
 def _importance(feature: Tensor) -> Tensor:
     """Importance of each channel, shape `(C,)`: the sum over batch and space of the channel over its L2 norm."""
-    flat, dtype = feature.flatten(2), _accumulation_dtype(feature)
-    norm = torch.linalg.vector_norm(flat, dim=2, dtype=dtype).clamp_min(1e-12)
+    flat, dtype = feature.flatten(2), accumulation_dtype(feature)
+    norm = torch.linalg.vector_norm(flat, dim=2, dtype=dtype).clamp_min_(1e-12)
     return (flat.sum(2, dtype=dtype) / norm).sum(0)
 
 
-def _pooled(feature: Tensor, grid: tuple[int, ...]) -> Tensor:
+def _pooled(feature: Tensor, grid: Sequence[int]) -> Tensor:
     """The map average-pooled to `grid`, in the accumulation dtype, or itself if it has that grid."""
-    if feature.shape[2:] == grid:
+    sizes, grid = feature.shape[2:], tuple(grid)
+    if sizes == grid:
         return feature
-    pool = getattr(functional, f"adaptive_avg_pool{len(grid)}d")
-    return pool(feature.to(_accumulation_dtype(feature)), grid)
+    feature = feature.to(accumulation_dtype(feature))
+    if any(n not in (m, 2 * m) for n, m in zip(sizes, grid, strict=True)):
+        return getattr(functional, f"adaptive_avg_pool{len(grid)}d")(feature, grid)
+    for axis, (n, m) in enumerate(zip(sizes, grid, strict=True), start=2):
+        if n == 2 * m:  # nnU-Net's usual stride; sums of neighbours are several times faster than torch's pooling
+            first, second = torch.unflatten(feature, axis, (m, 2)).unbind(axis + 1)
+            feature = (first + second).mul_(0.5)
+    return feature
 
 
-def _accumulation_dtype(feature: Tensor) -> torch.dtype:
-    return torch.promote_types(feature.dtype, torch.float32)
+def _unpooled(gradient: Tensor, grid: Sequence[int]) -> Tensor:
+    """The gradient of the loss for a map of this grid, from that for the map `_pooled` from it."""
+    if gradient.shape[2:] == tuple(grid):
+        return gradient
+    with torch.enable_grad():
+        feature = gradient.new_zeros((*gradient.shape[:2], *grid), requires_grad=True)
+        return torch.autograd.grad(_pooled(feature, gradient.shape[2:]), feature, gradient)[0]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_selfreg.anchors import Anchor
 from nnunetv2_selfreg.errors import SelfRegError
 
 
@@ -17,11 +18,13 @@ class StageFeatures(NamedTuple):
         encoder: The encoder's students.
         decoder: The decoder's students.
         final: The teacher: the last decoder stage's output, at full resolution.
+        anchors: The students' anchors, the encoder's and then the decoder's; None where the network was compiled.
     """
 
     encoder: list[Tensor]
     decoder: list[Tensor]
     final: Tensor
+    anchors: list[Anchor] | None = None
 
 
 class StageTaps:
@@ -62,6 +65,7 @@ class StageTaps:
                 f"SelfReg: no stage of {type(network).__name__} is left as a student; name one in the plans"
             )
         self._features: dict[str, Tensor] = {}
+        self._anchors: dict[str, Anchor] = {}
         self._handles = [
             module.register_forward_hook(partial(self._keep, name))
             for name, module in (self.encoder | self.decoder | self.final).items()
@@ -76,7 +80,8 @@ class StageTaps:
         Raises:
             SelfRegError: Some stages gave a map and some did not.
         """
-        features, self._features = self._features, {}
+        features, anchors = self._features, self._anchors
+        self._features, self._anchors = {}, {}
         if not features:
             return None
         names = [*self.encoder, *self.decoder, *self.final]
@@ -89,17 +94,20 @@ class StageTaps:
             encoder=[features[name] for name in self.encoder],
             decoder=[features[name] for name in self.decoder],
             final=features[next(iter(self.final))],
+            anchors=[anchors[name] for name in (*self.encoder, *self.decoder)] if anchors else None,
         )
 
     def remove(self) -> None:
         """Takes the hooks off the network and drops what they hold."""
         for handle in self._handles:
             handle.remove()
-        self._features = {}
+        self._features, self._anchors = {}, {}
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
         if module.training and torch.is_grad_enabled():
             self._features[name] = output
+            if name not in self.final and not torch.compiler.is_compiling():
+                self._anchors[name] = Anchor(output)
 
     def __str__(self) -> str:
         """The tapped stages with their channels, in the words of the training log."""

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.losses import Distillation
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.stages import StageFeatures, StageTaps
 
@@ -108,6 +109,57 @@ def test_whole_network_agrees_with_published_code():
         np.testing.assert_allclose(maps[name].grad, expected, rtol=0, atol=1e-10 * abs(expected).max())
 
 
+def test_the_network_gets_the_gradient_of_the_slow_reference():
+    """Through the anchors that the taps lay: the gradient of every parameter, nnU-Net's loss and both terms."""
+    weights = {"lambda_scr": 0.3, "lambda_ifd": 0.7}
+    images, target = batch()
+    networks = [plain_unet(features=(4, 6, 8, 5)).double() for _ in range(2)]
+    criterion = criterion_for(networks[0], seed=3, **weights)
+    criterion(networks[0](images.double()), target).backward()
+
+    taps, generator = StageTaps(networks[1]), torch.Generator().manual_seed(3)
+    BaseLoss()(networks[1](images.double()), target).backward(retain_graph=True)
+    features = taps.take()
+    final = features.final.detach().numpy()
+    students = [*features.encoder, *features.decoder]
+    gradients = []
+    for student in students:
+        feature = student.detach().numpy()
+        k = min(student.shape[1], final.shape[1])
+        channels = [torch.randperm(n, generator=generator)[:k].numpy() for n in (student.shape[1], final.shape[1])]
+        scr = reference.semantic_consistency(feature, final, *channels)[1] / len(students)
+        group = features.encoder if len(gradients) < len(features.encoder) else features.decoder
+        ifd = reference.internal_feature_distillation(feature)[1] / len(group)
+        gradients.append(torch.tensor(weights["lambda_scr"] * scr + weights["lambda_ifd"] * ifd))
+    torch.autograd.backward(students, gradients)
+    for found, expected in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        assert (found.grad is None) == (expected.grad is None)
+        if expected.grad is not None:
+            torch.testing.assert_close(found.grad, expected.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_each_gradient_is_made_when_the_backward_pass_arrives_at_its_map(monkeypatch):
+    """Not when it starts: then all gradients would exist beside all activations."""
+    network = plain_unet(features=(4, 6, 8, 5))
+    criterion = criterion_for(network)
+    happened = []
+    gradient = Distillation.gradient
+
+    def made(*arguments):
+        happened.append("made")
+        return gradient(*arguments)
+
+    def watch(module, inputs, output):
+        output.register_hook(lambda whole_gradient: happened.append("arrived"))
+
+    monkeypatch.setattr(Distillation, "gradient", made)
+    for stage in (*network.encoder.stages[1:], *network.decoder.stages[:-1]):
+        stage.register_forward_hook(watch)
+    images, target = batch()
+    criterion(network(images), target).backward()
+    assert happened == ["made", "arrived"] * 5
+
+
 def test_outside_training_the_loss_is_nnunets_own():
     network = plain_unet().eval()
     images, target = batch()
@@ -188,7 +240,7 @@ def test_nothing_is_retained_over_many_steps():
     gc.collect()
     assert len(watched) == 5
     assert all(reference() is None for reference in watched)
-    assert not any(total.requires_grad for total in criterion._sums.values())
+    assert not criterion._sums.requires_grad
     tensors = live_tensors()
     for _ in range(10):
         step()
