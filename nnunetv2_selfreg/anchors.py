@@ -12,12 +12,13 @@ class Term(Protocol):
 
     value: Tensor
 
-    def gradient(self, feature: Tensor, scale: Tensor, buffer: Tensor | None) -> Tensor:
-        """`scale` times the gradient of the loss, added to `buffer`, or in a buffer of its own for None.
+    def gradient(self, feature: Tensor, weight: float, grad: Tensor, buffer: Tensor | None) -> Tensor:
+        """The gradient of the weighted loss, added to `buffer`, or in a buffer of its own for None.
 
         Args:
             feature: The map, `(B, C, *spatial)`.
-            scale: A scalar.
+            weight: The loss counts this much.
+            grad: The gradient of the whole with respect to the weighted loss, a scalar.
             buffer: `(B, C, *spatial)`, in the dtype in which the map accumulates; written to.
         """
 
@@ -58,10 +59,10 @@ class _Anchored(torch.autograd.Function):
         (feature,) = ctx.saved_tensors
         buffer = None
         for weight, term in ctx.terms:
-            buffer = term.gradient(feature, weight * grad, buffer)
+            buffer = term.gradient(feature, weight, grad, buffer)
         return None if buffer is None else buffer.to(feature.dtype), None
 
 
 def accumulation_dtype(feature: Tensor) -> torch.dtype:
     """float32, or float64 for float64 maps."""
-    return torch.promote_types(feature.dtype, torch.float32)
+    return torch.float64 if feature.dtype == torch.float64 else torch.float32

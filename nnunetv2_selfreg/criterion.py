@@ -124,12 +124,12 @@ class SelfRegCriterion(nn.Module):
     def _terms(self, students: list[Tensor], final: Tensor) -> dict[str, list[Term]]:
         """The terms of each student; one of weight 0 is left out."""
         terms: dict[str, list[Term]] = {}
+        if "ifd" in self.weights:  # first, since its gradient fills a whole map, and the other adds to some channels
+            terms["ifd"] = [Distillation(student) for student in students]
         if "scr" in self.weights:
             teacher = TeacherPyramid(final)
             terms["scr"] = [Consistency(student, teacher, *self._draw(student, final)) for student in students]
             teacher.forget()
-        if "ifd" in self.weights:
-            terms["ifd"] = [Distillation(student) for student in students]
         return terms
 
     def _draw(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -133,10 +133,10 @@ class Consistency:
         self._pyramid, self._student_channels, self._teacher_channels = pyramid, student_channels, teacher_channels
         self.value = _mean_square(self._difference(student.detach()))
 
-    def gradient(self, feature: Tensor, scale: Tensor, buffer: Tensor | None) -> Tensor:
+    def gradient(self, feature: Tensor, weight: float, grad: Tensor, buffer: Tensor | None) -> Tensor:
         """As `Term.gradient`."""
         difference = self._difference(feature)
-        difference *= scale * (2 / difference.numel())
+        difference *= grad * (2 * weight / difference.numel())
         if buffer is None:
             buffer = torch.zeros_like(feature, dtype=difference.dtype)
         return buffer.index_add_(1, self._student_channels, _unpooled(difference, feature.shape[2:]))
@@ -160,21 +160,25 @@ class Distillation:
 
     def __init__(self, feature: Tensor) -> None:
         feature = feature.detach()
-        channels = feature.shape[1]
-        ranking = _importance(feature).argsort(descending=True, stable=True)
-        self._better, self._worse = ranking[: channels // 2], ranking[channels - channels // 2 :]
-        difference = feature.index_select(1, self._better).to(accumulation_dtype(feature))
-        self.value = _mean_square(difference.sub_(feature.index_select(1, self._worse)))
+        self._half = feature.shape[1] // 2
+        self._ranking = _importance(feature).argsort(descending=True, stable=True)
+        better, _, worse = self._parts()
+        difference = feature.index_select(1, better).to(accumulation_dtype(feature))
+        self.value = _mean_square(difference.sub_(feature.index_select(1, worse)))
 
-    def gradient(self, feature: Tensor, scale: Tensor, buffer: Tensor | None) -> Tensor:
+    def gradient(self, feature: Tensor, weight: float, grad: Tensor, buffer: Tensor | None) -> Tensor:
         """As `Term.gradient`."""
+        better, middle, worse = self._parts()
         # each channel's partner in the other half; the middle of an odd count is its own, which makes its gradient 0
-        partner = torch.arange(feature.shape[1], device=feature.device)
-        partner[self._better], partner[self._worse] = self._worse, self._better
+        partner = torch.empty_like(self._ranking)
+        partner[self._ranking] = torch.cat([worse, middle, better])
         gradient = feature.index_select(1, partner).to(accumulation_dtype(feature)).sub_(feature)
-        pairs = feature[:, 0].numel() * len(self._better)
-        gradient *= scale * (-2 / max(pairs, 1))
+        gradient *= grad * (-2 * weight / max(feature[:, 0].numel() * self._half, 1))
         return gradient if buffer is None else buffer.add_(gradient)
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        channels = len(self._ranking)
+        return torch.split(self._ranking, [self._half, channels - 2 * self._half, self._half])
 
 
 def _mean_square(difference: Tensor) -> Tensor:
