@@ -12,6 +12,7 @@ COMMANDS = {
     "doctor": ("nnunetv2_selfreg.doctor", "is this installation right, and if not, what to do"),
     "demo": ("nnunetv2_selfreg.demo.run", "a guided first run on synthetic cardiac data"),
     "export": ("nnunetv2_selfreg.sharing", "a trained model for people who do not have this package"),
+    "inspect": ("nnunetv2_selfreg.inspect.run", "what the stages of a trained network look at and hold"),
     "plans": ("nnunetv2_selfreg.plans", "write a plans file with other SelfReg settings"),
 }
 

@@ -161,7 +161,7 @@ class Distillation:
     def __init__(self, feature: Tensor) -> None:
         feature = feature.detach()
         self._half = feature.shape[1] // 2
-        self._ranking = _importance(feature).argsort(descending=True, stable=True)
+        self._ranking = importance(feature).argsort(descending=True, stable=True)
         better, _, worse = self._parts()
         difference = feature.index_select(1, better).to(accumulation_dtype(feature))
         self.value = _mean_square(difference.sub_(feature.index_select(1, worse)))
@@ -186,7 +186,7 @@ def _mean_square(difference: Tensor) -> Tensor:
     return torch.linalg.vector_norm(difference.flatten(2), dim=2).square_().sum() / max(difference.numel(), 1)
 
 
-def _importance(feature: Tensor) -> Tensor:
+def importance(feature: Tensor) -> Tensor:
     """Importance of each channel, shape `(C,)`: the sum over batch and space of the channel over its L2 norm."""
     flat, dtype = feature.flatten(2), accumulation_dtype(feature)
     norm = torch.linalg.vector_norm(flat, dim=2, dtype=dtype).clamp_min_(1e-12)

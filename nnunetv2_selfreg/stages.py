@@ -55,7 +55,7 @@ class StageTaps:
         encoder_stages: Sequence[int] | None = None,
         decoder_stages: Sequence[int] | None = None,
     ) -> None:
-        encoder, decoder = _stages(network, "encoder"), _stages(network, "decoder")
+        encoder, decoder = named_stages(network, "encoder"), named_stages(network, "decoder")
         final_name, final = decoder.popitem()
         self.encoder = _students(encoder, taps, "encoder_stages", encoder_stages, default=range(1, len(encoder)))
         self.decoder = _students(decoder, taps, "decoder_stages", decoder_stages, default=range(len(decoder)))
@@ -117,7 +117,12 @@ class StageTaps:
         )
 
 
-def _stages(network: nn.Module, part: str) -> dict[str, nn.Module]:
+def named_stages(network: nn.Module, part: str) -> dict[str, nn.Module]:
+    """The stages of a U-Net's `encoder` or `decoder` by name, in the order of the forward pass.
+
+    Raises:
+        SelfRegError: The network has no such stages.
+    """
     stages = getattr(getattr(network, part, None), "stages", None)
     if not isinstance(stages, (nn.ModuleList, nn.Sequential)) or len(stages) == 0:
         raise SelfRegError(

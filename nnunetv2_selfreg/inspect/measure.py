@@ -1,0 +1,256 @@
+"""All figures of one model, case by case and patch by patch."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nnunetv2_selfreg.inspect.cases import Case
+from nnunetv2_selfreg.inspect.channels import (
+    Floats,
+    Moments,
+    constant_channels,
+    effective_rank,
+    partner_correlation,
+    redundancy,
+)
+from nnunetv2_selfreg.inspect.gradcam import grad_cam, in_class_share
+from nnunetv2_selfreg.inspect.model import Model, Target
+from nnunetv2_selfreg.losses import Consistency, Distillation, TeacherPyramid, draw_channels, importance
+
+SEED = 0
+# Grad-CAM needs a backward pass for each stage, class and patch: only the patches that show most of a class get one
+PATCHES_PER_CLASS = 3
+STUDENTS = "students"
+INPUT = "input"
+
+
+class Key(NamedTuple):
+    """What a figure is of.
+
+    Attributes:
+        measure: Its name.
+        stage: The stage's name, `students` for all that SelfReg regularises, `input` for what no stage changes.
+        target: The class; empty for figures of all channels.
+    """
+
+    measure: str
+    stage: str
+    target: str = ""
+
+
+# by case; None where the figure does not exist, such as the share of a map without mass
+Values = dict[Key, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Grad-CAM of one class in one slice of one case.
+
+    Attributes:
+        case: The case's name.
+        target: The class's name.
+        image: `(rows, columns)` grey or `(rows, columns, 3)` RGB, 0 to 1.
+        reference: Where the class is, bool `(rows, columns)`; None without references.
+        prediction: Where the network sees it, bool `(rows, columns)`.
+        heat: By stage, the map over its mean in the patch, `(rows, columns)`; None for a map without mass.
+        area: The class's share of the patch, 0 to 1.
+        size: Rows and columns in the image's unit of length.
+    """
+
+    case: str
+    target: str
+    image: NDArray[np.float32]
+    reference: NDArray[np.bool_] | None
+    prediction: NDArray[np.bool_]
+    heat: dict[str, NDArray[np.float32] | None]
+    area: float
+    size: tuple[float, float]
+
+
+@dataclass
+class Inspection:
+    """The figures of one model over the cases that were added.
+
+    Attributes:
+        model: The model.
+        values: The figures, by case.
+        grids: Each stage's channels and grid.
+        patches: Patches of each case.
+        pictures: Grad-CAM of the cases to show.
+    """
+
+    model: Model
+    device: torch.device
+    values: Values = field(default_factory=lambda: defaultdict(dict))
+    grids: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    patches: dict[str, int] = field(default_factory=dict)
+    pictures: list[Picture] = field(default_factory=list)
+    _correlation_sums: dict[str, Floats] = field(default_factory=dict)
+    _correlation_cases: dict[str, Floats] = field(default_factory=dict)
+    _importance: dict[str, Floats] = field(default_factory=dict)
+
+    def add(self, case: Case, show: bool) -> Iterator[None]:
+        """Adds a case; yields after each patch.
+
+        Args:
+            case: The case.
+            show: Whether to keep its pictures.
+
+        Raises:
+            SelfRegError: A stage's map is not finite.
+        """
+        areas: dict[Target, list[int]] = {target: [] for target in self.model.targets}
+        moments: dict[str, Moments] = defaultdict(Moments)
+        ranking: dict[str, Floats] = {}
+        losses: dict[Key, list[float]] = defaultdict(list)
+        generator = torch.Generator(self.device).manual_seed(SEED)
+        for slicer in case.slicers:
+            logits, maps = self.model.maps(self._patch(case, slicer))
+            for target in self.model.targets:
+                areas[target].append(int(self._mask(case, slicer, logits, target).sum()))
+            for name, feature in maps.items():
+                moments[name].add(feature)
+                # over its largest possible value, it is the mean of a channel over its root mean square
+                relative = importance(feature).double().cpu().numpy() / feature[0, 0].numel() ** 0.5
+                ranking[name] = ranking.get(name, 0) + relative / len(case.slicers)
+                self.grids[name] = tuple(feature.shape[1:])
+            for key, value in self._losses(maps, generator).items():
+                losses[key].append(value)
+            yield
+        self.patches[case.name] = len(case.slicers)
+        for key, each in losses.items():
+            self.values[key][case.name] = float(np.mean(each))
+        for name, stage_moments in moments.items():
+            self._add_channels(case.name, name, stage_moments.correlation(), ranking[name])
+        for target, each_area in areas.items():
+            largest = np.argsort(each_area)[::-1][:PATCHES_PER_CLASS]
+            chosen = [case.slicers[i] for i in largest if each_area[i] > 0]
+            if chosen:
+                yield from self._add_grad_cam(case, target, chosen, show)
+
+    def correlation(self, stage: str) -> Floats:
+        """A stage's channel correlation, the mean over the cases, `(C, C)`; NaN for channels constant in all."""
+        cases = self._correlation_cases[stage]
+        return np.where(cases > 0, self._correlation_sums[stage] / np.maximum(cases, 1), np.nan)
+
+    def importance(self, stage: str) -> Floats:
+        """IFD's importance of a stage's channels, `(C,)`, the mean over the cases.
+
+        It is a channel's mean over its root mean square, from -1 to 1.
+        """
+        return self._importance[stage] / len(self.patches)
+
+    def ranking(self, stage: str) -> NDArray[np.int64]:
+        """A stage's channels from the most to the least important, `(C,)`."""
+        return np.argsort(-self.importance(stage), kind="stable")
+
+    def _patch(self, case: Case, slicer: tuple[Any, ...]) -> Tensor:
+        return case.image[slicer][None].to(self.device)
+
+    def _mask(self, case: Case, slicer: tuple[Any, ...], logits: Tensor, target: Target) -> Tensor:
+        """The reference's class in a patch, or the prediction's where there is no reference."""
+        if case.labels is None:
+            return self.model.predicted(logits, target)
+        return self.model.referenced(case.labels[slicer[1:]], target).to(self.device)
+
+    def _losses(self, maps: dict[str, Tensor], generator: torch.Generator) -> dict[Key, float]:
+        """Both losses of each stage but the teacher, and their means over the students as the training takes them."""
+        pyramid, teacher = TeacherPyramid(maps[self.model.final]), maps[self.model.final]
+        scr, ifd = {}, {}
+        for name, feature in maps.items():
+            if name != self.model.final:
+                drawn = draw_channels(feature.shape[1], teacher.shape[1], generator, self.device)
+                scr[name] = float(Consistency(feature, pyramid, *drawn).value)
+                ifd[name] = float(Distillation(feature).value)
+        values = {Key("scr", name): value for name, value in scr.items()}
+        values |= {Key("ifd", name): value for name, value in ifd.items()}
+        if self.model.students:
+            parts = [[ifd[name] for name in self.model.students if name.startswith(part)] for part in ("enc", "dec")]
+            values[Key("scr", STUDENTS)] = float(np.mean([scr[name] for name in self.model.students]))
+            values[Key("ifd", STUDENTS)] = float(sum(np.mean(part) for part in parts if part))
+        return values
+
+    def _add_channels(self, case: str, stage: str, correlation: Floats, relative: Floats) -> None:
+        order = np.argsort(-relative, kind="stable")
+        rank = effective_rank(correlation)
+        for measure, value in (
+            ("redundancy", redundancy(correlation)),
+            ("effective_rank", rank),
+            ("effective_rank_share", None if rank is None else rank / len(correlation)),
+            ("partner_correlation", partner_correlation(correlation, order)),
+            ("constant_channels", float(constant_channels(correlation))),
+        ):
+            self.values[Key(measure, stage)][case] = value
+        self._correlation_sums[stage] = self._correlation_sums.get(stage, 0) + np.nan_to_num(correlation)
+        self._correlation_cases[stage] = self._correlation_cases.get(stage, 0) + ~np.isnan(correlation)
+        self._importance[stage] = self._importance.get(stage, 0) + relative
+
+    def _add_grad_cam(self, case: Case, target: Target, slicers: list[tuple[Any, ...]], show: bool) -> Iterator[None]:
+        shares: dict[str, list[float | None]] = defaultdict(list)
+        areas = []
+        for number, slicer in enumerate(slicers):
+            patch = self._patch(case, slicer)
+            logits, _ = self.model.maps(patch)
+            mask = self._mask(case, slicer, logits, target)
+            counted = np.ones(mask.shape, bool)
+            if case.labels is not None:
+                counted = ~self.model.ignored(case.labels[slicer[1:]]).numpy()
+            inside = mask.cpu().numpy()
+            areas.append(float(inside[counted].mean()))
+            heat = {}
+            for name, stage in self.model.stages.items():
+                heat[name] = grad_cam(self.model.predictor.network, stage, patch, target.head, mask).cpu().numpy()
+                shares[name].append(in_class_share(heat[name], inside, counted))
+            if show and number == 0:
+                prediction = self.model.predicted(logits, target).cpu().numpy()
+                self.pictures.append(self._picture(case, target, patch, inside, prediction, heat, areas[0]))
+            yield
+        self.values[Key("class_area", INPUT, target.name)][case.name] = float(np.mean(areas))
+        for name, each in shares.items():
+            found = [share for share in each if share is not None]
+            self.values[Key("in_class_share", name, target.name)][case.name] = float(np.mean(found)) if found else None
+            self.values[Key("maps_without_mass", name, target.name)][case.name] = float(len(each) - len(found))
+
+    def _picture(
+        self,
+        case: Case,
+        target: Target,
+        patch: Tensor,
+        mask: NDArray[np.bool_],
+        prediction: NDArray[np.bool_],
+        heat: dict[str, NDArray[np.float32]],
+        area: float,
+    ) -> Picture:
+        """The patch itself in 2D; in 3D the slice along the first axis that shows most of the class."""
+        image = patch[0].cpu().numpy()
+        at: Any = ... if mask.ndim == 2 else int(mask.sum((1, 2)).argmax())
+        rows, columns = mask.shape[-2:]
+        return Picture(
+            case.name,
+            target.name,
+            _shown(image if mask.ndim == 2 else image[:, at], is_rgb(self.model)),
+            None if case.labels is None else mask[at],
+            prediction[at],
+            {name: each[at] / each.mean() if each.any() else None for name, each in heat.items()},
+            area,
+            (rows * case.spacing[-2], columns * case.spacing[-1]),
+        )
+
+
+def is_rgb(model: Model) -> bool:
+    """Whether the model's images are natural ones with three colours."""
+    reader = model.predictor.plans_manager.image_reader_writer_class.__name__
+    return reader == "NaturalImage2DIO" and len(model.predictor.dataset_json["channel_names"]) == 3
+
+
+def _shown(image: NDArray[np.float32], rgb: bool) -> NDArray[np.float32]:
+    """The image `(channels, rows, columns)` from 0 to 1: its three colours, or else its first channel in grey."""
+    shown = np.moveaxis(image, 0, -1) if rgb else image[0]
+    low, high = np.percentile(shown, (0.5, 99.5))
+    return np.clip((shown - low) / max(high - low, 1e-6), 0, 1)
