@@ -38,7 +38,10 @@ def draw_all(inspections: Sequence[Inspection], unit: str) -> dict[str, Figure]:
         Figures by file name without suffix, in the order of the report.
     """
     figures = {}
-    for number, pictures in enumerate(zip(*(inspection.pictures for inspection in inspections), strict=True)):
+    by_model = [{(picture.case, picture.target): picture for picture in i.pictures} for i in inspections]
+    for number, which in enumerate(sorted(set().union(*by_model))):
+        # without references a class may be predicted by one of the models only
+        pictures = {model: found[which] for model, found in enumerate(by_model) if which in found}
         figures[f"grad_cam_{number:02d}"] = draw_grad_cam(inspections, pictures, unit)
     if any(key.measure == "in_class_share" for key in inspections[0].values):
         figures["in_class_share"] = draw_in_class_share(inspections)
@@ -74,13 +77,13 @@ def label(inspections: Sequence[Inspection], number: int) -> str:
     return f"{'AB'[number]}: {name}" if len(inspections) > 1 else name
 
 
-def draw_grad_cam(inspections: Sequence[Inspection], pictures: Sequence[Picture], unit: str) -> Figure:
+def draw_grad_cam(inspections: Sequence[Inspection], pictures: Mapping[int, Picture], unit: str) -> Figure:
     """One class of one case: beside image, reference and prediction the map of each stage, encoder above decoder.
 
     Stages of one resolution stand in one column. The colour says how many times denser than its mean a map is; at the
     top of the scale is what a map would have that lies wholly and evenly inside the class.
     """
-    first = pictures[0]
+    first = next(iter(pictures.values()))
     rows, encoder = _grid(inspections[0])
     tall = first.size[0] / first.size[1]
     width = 1.75
@@ -88,11 +91,11 @@ def draw_grad_cam(inspections: Sequence[Inspection], pictures: Sequence[Picture]
         figsize=(width * (encoder + 1) + 1.2, (width * tall + 0.32) * 2 * len(pictures) + 1.2), layout="constrained"
     )
     axes = figure.subplots(2 * len(pictures), encoder + 1, squeeze=False)
-    norm = Normalize(0, float(np.clip(1 / max(max(p.area for p in pictures), 1e-6), 2, DENSEST)))
+    norm = Normalize(0, float(np.clip(1 / max(*(picture.area for picture in pictures.values()), 1e-6), 2, DENSEST)))
     figure.suptitle(f"Grad-CAM of {first.target}, case {first.case}")
-    for number, picture in enumerate(pictures):
-        top, bottom = axes[2 * number], axes[2 * number + 1]
-        prefix = f"{'AB'[number]}, " if len(pictures) > 1 else ""
+    for block, (number, picture) in enumerate(pictures.items()):
+        top, bottom = axes[2 * block], axes[2 * block + 1]
+        prefix = f"{'AB'[number]}, " if len(inspections) > 1 else ""
         for axis in (*top, *bottom):
             axis.set_visible(False)
         for axis, name, outline, colour in (
@@ -108,7 +111,7 @@ def draw_grad_cam(inspections: Sequence[Inspection], pictures: Sequence[Picture]
             axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         for name, heat in picture.heat.items():
             row, column = rows[name]
-            axis = axes[2 * number + row, column + 1]
+            axis = axes[2 * block + row, column + 1]
             _image(axis, picture)
             axis.set_xticks([])
             axis.set_yticks([])

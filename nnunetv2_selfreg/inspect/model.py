@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from nnunetv2_selfreg.checkpoints import load_checkpoint
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.plans import read_json
 from nnunetv2_selfreg.prediction import load_predictor
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.stages import named_stages

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib import style
-from matplotlib.figure import Figure
 
 from nnunetv2_selfreg.inspect.compare import Difference, differences, mean_over_targets, summarise
 from nnunetv2_selfreg.inspect.figures import draw_all, label, short
@@ -224,8 +223,8 @@ def findings(inspections: Sequence[Inspection]) -> list[str]:
                     f"mean of the stages {np.mean(list(each.values())):+.3f}."
                 )
         lines.append(
-            "Two trainings differ by chance as well: the spread over cases says nothing about another training. Compare "
-            "several folds or seeds before you call a difference an effect of the method."
+            "Two trainings differ by chance as well: the spread over cases says nothing about another training. "
+            "Compare several folds or seeds before you call a difference an effect of the method."
         )
     return lines
 
@@ -320,7 +319,7 @@ def _of(inspections: Sequence[Inspection], number: int) -> str:
 def _mean_and_sd(by_case: Mapping[str, float | None]) -> str:
     mean, sd, *_ = summarise(by_case)
     if mean is None:
-        return "–"
+        return "none"
     return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"
 
 

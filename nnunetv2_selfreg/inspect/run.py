@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version

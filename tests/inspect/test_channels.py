@@ -1,0 +1,94 @@
+"""Correlation, redundancy and effective rank against numpy and against matrices whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from nnunetv2_selfreg.inspect import channels
+from nnunetv2_selfreg.inspect.channels import (
+    Moments,
+    constant_channels,
+    effective_rank,
+    partner_correlation,
+    redundancy,
+)
+
+
+def maps(*shapes, seed=0):
+    """Maps whose channels are mixtures of each other, with a mean far from 0."""
+    rng = np.random.default_rng(seed)
+    mix = rng.normal(size=(shapes[0][1], shapes[0][1]))
+    return [
+        torch.from_numpy(np.einsum("cd,bd...->bc...", mix, rng.normal(size=shape)) + 50).float() for shape in shapes
+    ]
+
+
+def pooled(*features):
+    return np.concatenate([np.moveaxis(f.double().numpy(), 1, 0).reshape(f.shape[1], -1) for f in features], 1)
+
+
+def correlation(*features):
+    moments = Moments()
+    for feature in features:
+        moments.add(feature)
+    return moments.correlation()
+
+
+@pytest.mark.parametrize("chunk", [7, channels.CHUNK])
+def test_correlation_is_that_of_all_voxels_together(monkeypatch, chunk):
+    monkeypatch.setattr(channels, "CHUNK", chunk)
+    features = maps((1, 6, 9, 8), (2, 6, 5, 4))
+    np.testing.assert_allclose(correlation(*features), np.corrcoef(pooled(*features)), atol=1e-10)
+
+
+def test_a_constant_channel_has_no_correlation_and_is_counted():
+    (feature,) = maps((1, 5, 4, 6, 3))
+    feature[:, 2] = 1234.5
+    found = correlation(feature)
+    assert constant_channels(found) == 1
+    assert np.isnan(found[2]).all()
+    assert np.isnan(found[:, 2]).all()
+    kept = [0, 1, 3, 4]
+    expected = np.corrcoef(pooled(feature)[kept])
+    np.testing.assert_allclose(found[np.ix_(kept, kept)], expected, atol=1e-10)
+    assert redundancy(found) == pytest.approx(np.abs(expected[~np.eye(4, dtype=bool)]).mean())
+
+
+def test_a_channel_that_varies_by_rounding_only_is_constant():
+    (feature,) = maps((1, 3, 16, 16))
+    feature[:, 1] = 1000 + 1e-4 * torch.rand(16, 16)  # float32 keeps steps of 6e-5 there
+    feature[:, 2] = 1000 + torch.rand(16, 16)
+    assert np.isnan(correlation(feature).diagonal()).tolist() == [False, True, False]
+
+
+def test_effective_rank_by_definition():
+    features = maps((1, 6, 12, 10))
+    standardised = pooled(*features)
+    standardised = (standardised - standardised.mean(1, keepdims=True)) / standardised.std(1, keepdims=True)
+    singular = np.linalg.svd(standardised, compute_uv=False)
+    shares = singular / singular.sum()
+    assert effective_rank(correlation(*features)) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rank", "mean"),
+    [
+        (np.eye(5), 5, 0),
+        (np.ones((4, 4)), 1, 1),
+        (np.kron(np.eye(3), [[1, -1], [-1, 1]]), 3, 0.2),  # three pairs of opposites: 6 of 30 entries are -1
+        (np.array([[1.0]]), 1, None),
+        (np.full((3, 3), np.nan), None, None),
+    ],
+)
+def test_known_matrices(matrix, rank, mean):
+    assert effective_rank(matrix) == (rank if rank is None else pytest.approx(rank, abs=1e-6))
+    assert redundancy(matrix) == (mean if mean is None else pytest.approx(mean))
+
+
+def test_partners_are_half_the_ranking_apart():
+    matrix = np.arange(25.0).reshape(5, 5)
+    # of five channels the one in the middle of the ranking, 3, has no partner: the pairs are (4, 0) and (2, 1)
+    assert partner_correlation(matrix, np.array([4, 2, 3, 0, 1])) == (matrix[4, 0] + matrix[2, 1]) / 2
+    matrix[2, 1] = np.nan
+    assert partner_correlation(matrix, np.array([4, 2, 3, 0, 1])) == matrix[4, 0]
+    assert partner_correlation(np.eye(1), np.array([0])) is None

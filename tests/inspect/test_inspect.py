@@ -1,0 +1,314 @@
+"""The command from end to end: its numbers against independent computations, and what it refuses."""
+
+import base64
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from reference import importance, internal_feature_distillation
+
+pytest.importorskip("captum", reason="needs the extra [inspect]")
+from model_folders import CLASSES, write_model
+
+from nnunetv2_selfreg import cli
+from nnunetv2_selfreg.inspect import model as model_module
+from nnunetv2_selfreg.inspect import run
+from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
+from nnunetv2_selfreg.inspect.model import open_model
+
+STAGES = ["encoder.stages.0", "encoder.stages.1", "encoder.stages.2", "decoder.stages.0", "decoder.stages.1"]
+
+
+def inspect(trained, output, *more, labels=True):
+    references = ["--labels", str(trained.labels)] if labels else []
+    arguments = [trained.folder, "--images", trained.images, *references, "-o", output, "--device", "cpu", *more]
+    assert run.main([str(argument) for argument in arguments]) == 0
+    return json.loads((output / "figures.json").read_text())
+
+
+def figure(model, measure, stage, target=""):
+    (found,) = (f for f in model["figures"] if (f["measure"], f["stage"], f["target"]) == (measure, stage, target))
+    return found
+
+
+@pytest.fixture(scope="module")
+def flat_report(flat, tmp_path_factory):
+    output = tmp_path_factory.mktemp("flat_report") / "out"
+    return output, inspect(flat, output)
+
+
+@pytest.fixture(scope="module")
+def slices(flat):
+    """Each stage's maps of case1, patch by patch, straight from the network."""
+    model = open_model(flat.folder, None, "checkpoint_final.pth", "cpu")
+    (files,) = find_cases(flat.images / "case1", flat.labels, ".nii.gz", 1)
+    case = prepare(files, model.predictor)
+    maps = {name: [] for name in STAGES}
+    for name in STAGES:
+        part, _, number = name.split(".")
+        stage = getattr(model.predictor.network, part).stages[int(number)]
+        stage.register_forward_hook(lambda module, inputs, output, name=name: maps[name].append(output.numpy()))
+    with torch.no_grad():
+        for slicer in case.slicers:
+            model.predictor.network(case.image[slicer][None])
+    return maps
+
+
+def test_the_report_is_one_file_with_its_pictures_in_it(flat_report):
+    output, _ = flat_report
+    page = (output / "report.html").read_text()
+    pictures = {path.read_bytes() for path in (output / "figures").iterdir()}
+    shown = {base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page)}
+    assert shown == pictures
+    assert len(re.findall("src=", page)) == len(pictures)
+    assert not re.search(r"https?:|<script|<link|@import|url\(", page)
+    names = {path.stem for path in (output / "figures").iterdir()}
+    assert {"in_class_share", "channel_similarity", "channels", "losses", "ranking", "training"} <= names
+    assert sum(name.startswith("grad_cam") for name in names) == 2 * 3  # two cases shown, three classes
+    assert sorted(path.name for path in output.iterdir()) == ["figures", "figures.json", "report.html"]
+
+
+def test_the_json_says_what_was_done_and_not_where(flat_report, flat):
+    _, content = flat_report
+    assert content["cases"] == ["case0", "case1", "case2"]
+    assert content["classes"] == ["RV", "myocardium", "LV"]
+    assert content["settings"]["reference"] is True
+    assert set(content["versions"]) == {"nnunetv2-selfreg", "nnunetv2", "torch", "captum"}
+    (model,) = content["models"]
+    assert (model["name"], model["dataset"], model["fold"]) == ("nnUNetTrainer__Tiny__2d", "Dataset001_Flat", "0")
+    assert [stage["name"] for stage in model["stages"]] == STAGES
+    assert [stage["channels"] for stage in model["stages"]] == [4, 6, 8, 6, 4]
+    assert [stage["student"] for stage in model["stages"]] == [False, True, True, True, False]
+    assert model["logging"] == {"mean_fg_dice": [0.25, 0.5], "ema_fg_dice": [0.25, 0.275], "scr": [1.5, None]}
+    assert str(flat.folder.parent.parent) not in json.dumps(content)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_channel_figures_are_those_of_all_patches(flat_report, slices, stage):
+    (model,) = flat_report[1]["models"]
+    voxels = np.concatenate([feature[0].reshape(feature.shape[1], -1) for feature in slices[stage]], 1)
+    expected = np.corrcoef(voxels.astype(np.float64))
+    channels = len(expected)
+    off_diagonal = np.abs(expected[~np.eye(channels, dtype=bool)])
+    assert figure(model, "redundancy", stage)["by_case"]["case1"] == pytest.approx(off_diagonal.mean(), rel=1e-4)
+    weights = np.mean([importance(feature) for feature in slices[stage]], 0)
+    ranked = np.argsort(-weights)
+    half = channels // 2
+    pairs = expected[ranked[:half], ranked[channels - half :]]
+    found = figure(model, "partner_correlation", stage)["by_case"]["case1"]
+    assert found == pytest.approx(pairs.mean(), rel=1e-4)
+
+
+def test_the_losses_are_the_slow_reference_s(flat_report, slices):
+    (model,) = flat_report[1]["models"]
+    ifd = {name: np.mean([internal_feature_distillation(m)[0] for m in maps]) for name, maps in slices.items()}
+    for name in STAGES[:-1]:
+        assert figure(model, "ifd", name)["by_case"]["case1"] == pytest.approx(ifd[name], rel=1e-4)
+    students = figure(model, "ifd", "students")["by_case"]["case1"]
+    assert students == pytest.approx((ifd[STAGES[1]] + ifd[STAGES[2]]) / 2 + ifd[STAGES[3]], rel=1e-4)
+    # of SCR the draw is random, except where all channels of both maps are compared: their order still is, so that
+    # the mean over channels of the pooled maps bounds it from below
+    for name in STAGES[:-1]:
+        assert figure(model, "scr", name)["by_case"]["case1"] > 0
+    assert not [f for f in model["figures"] if f["measure"] in ("scr", "ifd") and f["stage"] == STAGES[-1]]
+
+
+def test_shares_lie_between_nothing_and_all(flat_report):
+    (model,) = flat_report[1]["models"]
+    for target in ("RV", "myocardium", "LV"):
+        for stage in STAGES:
+            found = figure(model, "in_class_share", stage, target)
+            assert found["cases"] + found["missing"] == 3
+            assert all(0 <= share <= 1 for share in found["by_case"].values() if share is not None)
+    mean = figure(model, "in_class_share", STAGES[2])["by_case"]["case0"]
+    each = [figure(model, "in_class_share", STAGES[2], t)["by_case"]["case0"] for t in ("RV", "myocardium", "LV")]
+    assert mean == pytest.approx(np.mean([share for share in each if share is not None]))
+
+
+def test_chance_is_the_class_s_share_of_the_patches_that_show_most_of_it(flat_report, flat):
+    (model,) = flat_report[1]["models"]
+    opened = open_model(flat.folder, "0", "checkpoint_final.pth", "cpu")
+    (files,) = find_cases(flat.images / "case2_0000.nii.gz", flat.labels, ".nii.gz", 1)
+    case = prepare(files, opened.predictor)
+    areas = sorted(float((case.labels[slicer[1:]] == 3).double().mean()) for slicer in case.slicers)
+    assert figure(model, "class_area", "input", "LV")["by_case"]["case2"] == pytest.approx(np.mean(areas[-3:]))
+
+
+def test_a_model_differs_from_itself_by_nothing(flat, tmp_path):
+    content = inspect(flat, tmp_path / "out", "--compare", flat.folder, "--cases", "2")
+    assert content["cases"] == ["case0", "case2"]
+    assert len(content["differences"]) > 40
+    for difference in content["differences"]:
+        assert all(value == 0 for value in difference["by_case"].values())
+        assert difference["higher"] == 0
+        assert difference["mean"] in (0, None)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "redundancy: higher at 0, lower at 0 of 5 stages" in page
+    assert (tmp_path / "out" / "figures" / "differences.png").is_file()
+
+
+def test_cases_are_paired_with_another_model_of_other_plans(flat, tmp_path):
+    other = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES, seed=1, patch_size=[40, 48])
+    content = inspect(flat, tmp_path / "out", "--compare", other, "--cases", "2")
+    first, second = content["models"]
+    assert (first["stages"][0]["grid"], second["stages"][0]["grid"]) == ([32, 32], [40, 48])
+    (found,) = (d for d in content["differences"] if (d["measure"], d["stage"]) == ("redundancy", "encoder.stages.2"))
+    by_case = [figure(model, "redundancy", "encoder.stages.2")["by_case"] for model in (first, second)]
+    expected = [by_case[1][case] - by_case[0][case] for case in ("case0", "case2")]
+    assert list(found["by_case"].values()) == pytest.approx(expected)
+    assert found["mean"] == pytest.approx(np.mean(expected))
+    assert found["sd"] == pytest.approx(np.std(expected, ddof=1))
+    assert found["higher"] == sum(value > 0 for value in expected)
+
+
+def test_without_references_the_prediction_is_explained(flat, tmp_path):
+    content = inspect(flat, tmp_path / "out", "--cases", "1", labels=False)
+    assert content["settings"]["reference"] is False
+    assert "own prediction" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_three_dimensions_regions_channels_and_the_ignore_label(deep, tmp_path):
+    content = inspect(deep, tmp_path / "out", "--cases", "1")
+    (model,) = content["models"]
+    assert content["classes"] == ["heart", "LV"]
+    assert model["stages"][2]["grid"] == [4, 8, 8]
+    heart, ventricle = (figure(model, "class_area", "input", name)["by_case"]["case0"] for name in ("heart", "LV"))
+    assert heart > ventricle > 0  # a region is the union of its labels
+    assert "the first is shown" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_ignored_slice_counts_nowhere(deep):
+    model = open_model(deep.folder, None, "checkpoint_final.pth", "cpu")
+    (files,) = find_cases(deep.images / "case0", deep.labels, ".nii.gz", 2)
+    labels = prepare(files, model.predictor).labels
+    ignored = model.ignored(labels)
+    assert ignored.any()
+    for target in model.targets:
+        assert not (model.referenced(labels, target) & ignored).any()
+
+
+def test_one_patch_at_a_time(deep, tmp_path, monkeypatch):
+    """As prediction does: no forward pass, Grad-CAM's included, sees more than one patch."""
+    shapes = set()
+    original = model_module.load_predictor
+
+    def watched(*arguments):
+        predictor = original(*arguments)
+        predictor.network.register_forward_pre_hook(lambda module, inputs: shapes.add(tuple(inputs[0].shape)))
+        return predictor
+
+    monkeypatch.setattr(model_module, "load_predictor", watched)
+    inspect(deep, tmp_path / "out", "--cases", "1")
+    assert shapes == {(1, 2, 8, 32, 32)}
+
+
+def test_the_cases_are_spread_over_the_names():
+    assert spread(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
+    assert spread(list("abc"), 20) == ["a", "b", "c"]
+    assert spread(list("abc"), 1) == ["a"]
+
+
+def refusal(capsys, *arguments):
+    assert cli.main(["inspect", *map(str, arguments)]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("nnUNetv2_selfreg inspect: ")
+    return error[-1]
+
+
+def changed(flat, tmp_path, change):
+    """A copy of the model whose data set description differs."""
+    folder = tmp_path / "other" / flat.folder.name
+    shutil.copytree(flat.folder, folder)
+    description = json.loads((folder / "dataset.json").read_text())
+    change(description)
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+def test_what_cannot_be_inspected_ends_in_one_line_and_leaves_nothing(flat, deep, tmp_path, capsys):
+    out = tmp_path / "made" / "out"
+    base = [flat.folder, "--images", flat.images, "-o", out]
+    checks = [
+        ([tmp_path, "--images", flat.images, "-o", out], r"is not a model folder, it has no plans\.json"),
+        ([*base, "-f", "3"], r"has no fold_3 with a checkpoint_final\.pth"),
+        ([*base, "-chk", "checkpoint_best.pth"], r"has no fold with a checkpoint_best\.pth"),
+        ([*base, "--labels", tmp_path / "nowhere"], "nowhere is not a folder of references"),
+        ([*base, "--labels", flat.images], r"has no case0\.nii\.gz; give every case a reference"),
+        ([*base, "--cases", "0"], "--cases 0: inspect at least one case"),
+        ([flat.folder, "--images", tmp_path / "x", "-o", out], "x: neither a folder nor an image named CASE_0000"),
+        ([flat.folder, "--images", flat.labels, "-o", out], "no image named CASE_0000"),
+        ([flat.folder, "--images", deep.images, "-o", out], "has the channels 0000, 0001; the model takes 1"),
+        ([*base, "--compare", deep.folder], "cannot be compared: their classes differ"),
+        ([*base, "--labels", deep.labels, "--images", flat.images / "case2"], r"has no case2\.nii\.gz"),
+    ]
+    if not torch.cuda.is_available():
+        checks.append(([*base, "--device", "cuda"], "--device cuda: PyTorch finds no such device here"))
+    for arguments, message in checks:
+        assert re.search(message, refusal(capsys, *arguments)), message
+        assert not out.exists()
+        assert not out.parent.exists() or not list(out.parent.iterdir())
+
+
+def test_models_of_other_stages_are_not_compared(flat, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("model_folders.FEATURES", (4, 6))
+    other = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES)
+    arguments = [flat.folder, "--images", flat.images, "--compare", other, "-o", tmp_path / "out"]
+    assert "their stages differ" in refusal(capsys, *arguments)
+
+
+def test_a_network_without_stages_is_refused(flat, tmp_path, capsys, monkeypatch):
+    original = model_module.load_predictor
+
+    def flattened(*arguments):
+        predictor = original(*arguments)
+        predictor.network = torch.nn.Conv2d(1, 1, 1)
+        return predictor
+
+    monkeypatch.setattr(model_module, "load_predictor", flattened)
+    message = refusal(capsys, flat.folder, "--images", flat.images, "-o", tmp_path / "out")
+    assert "Conv2d has no encoder.stages" in message
+
+
+def test_a_map_that_is_not_finite_is_refused(flat, tmp_path, capsys):
+    folder = tmp_path / "results" / flat.folder.name
+    shutil.copytree(flat.folder, folder)
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    content["network_weights"]["encoder.stages.1.0.convs.0.conv.weight"][:] = torch.inf
+    torch.save(content, path)
+    message = refusal(capsys, folder, "--images", flat.images, "-o", tmp_path / "out")
+    assert "the map of encoder.stages.1 is not finite" in message
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["results"]
+
+
+def test_a_reference_of_another_shape_is_refused(flat, tmp_path, capsys):
+    shutil.copytree(flat.labels, tmp_path / "labels")
+    shutil.copy(flat.labels / "case1.nii.gz", tmp_path / "labels" / "case0.nii.gz")
+    arguments = [flat.folder, "--images", flat.images, "--labels", tmp_path / "labels", "-o", tmp_path / "out"]
+    assert "case case0 cannot be preprocessed: " in refusal(capsys, *arguments)
+
+
+def test_without_captum_the_extra_is_named(flat, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run, "find_spec", lambda name: None)
+    message = refusal(capsys, flat.folder, "--images", flat.images, "-o", tmp_path / "out")
+    assert message.endswith('inspect needs captum: pip install "nnunetv2-selfreg[inspect]"')
+
+
+def test_only_a_report_is_replaced(flat, tmp_path, capsys):
+    output = tmp_path / "out"
+    arguments = [flat.folder, "--images", flat.images / "case0", "-o", output]
+    output.mkdir()
+    (output / "thesis.txt").write_text("mine")
+    assert "exists already" in refusal(capsys, *arguments)
+    assert "is not a report, so --overwrite leaves it alone" in refusal(capsys, *arguments, "--overwrite")
+    assert (output / "thesis.txt").read_text() == "mine"
+    (output / "thesis.txt").unlink()
+    for name in ("report.html", "figures.json"):
+        (output / name).write_text("old")
+    assert "exists already" in refusal(capsys, *arguments)
+    assert cli.main(["inspect", *map(str, arguments), "--overwrite"]) == 0
+    assert json.loads((output / "figures.json").read_text())["cases"] == ["case0"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
