@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from reference import importance, internal_feature_distillation
+from reference import importance, internal_feature_distillation, pooled
 
 pytest.importorskip("captum", reason="needs the extra [inspect]")
 from model_folders import CLASSES, write_model
@@ -18,6 +18,7 @@ from nnunetv2_selfreg.inspect import model as model_module
 from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
 from nnunetv2_selfreg.inspect.model import open_model
+from nnunetv2_selfreg.losses import draw_channels
 
 STAGES = ["encoder.stages.0", "encoder.stages.1", "encoder.stages.2", "decoder.stages.0", "decoder.stages.1"]
 
@@ -109,10 +110,17 @@ def test_the_losses_are_the_slow_reference_s(flat_report, slices):
         assert figure(model, "ifd", name)["by_case"]["case1"] == pytest.approx(ifd[name], rel=1e-4)
     students = figure(model, "ifd", "students")["by_case"]["case1"]
     assert students == pytest.approx((ifd[STAGES[1]] + ifd[STAGES[2]]) / 2 + ifd[STAGES[3]], rel=1e-4)
-    # of SCR the draw is random, except where all channels of both maps are compared: their order still is, so that
-    # the mean over channels of the pooled maps bounds it from below
-    for name in STAGES[:-1]:
-        assert figure(model, "scr", name)["by_case"]["case1"] > 0
+    generator = torch.Generator().manual_seed(0)
+    scr = {name: [] for name in STAGES[:-1]}
+    for patch in zip(*slices.values(), strict=True):
+        *students, teacher = patch
+        for name, student in zip(scr, students, strict=True):
+            drawn = draw_channels(student.shape[1], teacher.shape[1], generator)
+            grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
+            difference = pooled(student[:, drawn[0]], grid) - pooled(teacher[:, drawn[1]], grid)
+            scr[name].append((difference**2).mean())
+    for name, values in scr.items():
+        assert figure(model, "scr", name)["by_case"]["case1"] == pytest.approx(np.mean(values), rel=1e-4)
     assert not [f for f in model["figures"] if f["measure"] in ("scr", "ifd") and f["stage"] == STAGES[-1]]
 
 
