@@ -74,6 +74,19 @@ class Picture:
 
 
 @dataclass
+class _CaseSums:
+    """What the patches of one case add up to: small things only."""
+
+    generator: torch.Generator
+    areas: dict[Target, list[int]] = field(default_factory=lambda: defaultdict(list))
+    moments: dict[str, Moments] = field(default_factory=lambda: defaultdict(Moments))
+    importance: dict[str, list[Floats]] = field(default_factory=lambda: defaultdict(list))
+    losses: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
+    area_shares: dict[Target, list[float]] = field(default_factory=lambda: defaultdict(list))
+    shares: dict[tuple[Target, str], list[float | None]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass
 class Inspection:
     """The figures of one model over the cases that were added.
 
@@ -105,34 +118,23 @@ class Inspection:
         Raises:
             SelfRegError: A stage's map is not finite.
         """
-        areas: dict[Target, list[int]] = {target: [] for target in self.model.targets}
-        moments: dict[str, Moments] = defaultdict(Moments)
-        ranking: dict[str, Floats] = {}
-        losses: dict[Key, list[float]] = defaultdict(list)
-        generator = torch.Generator(self.device).manual_seed(SEED)
+        sums = _CaseSums(torch.Generator(self.device).manual_seed(SEED))
         for slicer in case.slicers:
-            logits, maps = self.model.maps(self._patch(case, slicer))
-            for target in self.model.targets:
-                areas[target].append(int(self._mask(case, slicer, logits, target).sum()))
-            for name, feature in maps.items():
-                moments[name].add(feature)
-                # over its largest possible value, it is the mean of a channel over its root mean square
-                relative = importance(feature).double().cpu().numpy() / feature[0, 0].numel() ** 0.5
-                ranking[name] = ranking.get(name, 0) + relative / len(case.slicers)
-                self.grids[name] = tuple(feature.shape[1:])
-            for key, value in self._losses(maps, generator).items():
-                losses[key].append(value)
+            self._add_patch(case, slicer, sums)
             yield
         self.patches[case.name] = len(case.slicers)
-        for key, each in losses.items():
-            self.values[key][case.name] = float(np.mean(each))
-        for name, stage_moments in moments.items():
-            self._add_channels(case.name, name, stage_moments.correlation(), ranking[name])
-        for target, each_area in areas.items():
-            largest = np.argsort(each_area)[::-1][:PATCHES_PER_CLASS]
-            chosen = [case.slicers[i] for i in largest if each_area[i] > 0]
+        for key, losses in sums.losses.items():
+            self.values[key][case.name] = float(np.mean(losses))
+        for stage, moments in sums.moments.items():
+            self._add_channels(case.name, stage, moments.correlation(), np.mean(sums.importance[stage], 0))
+        for target, areas in sums.areas.items():
+            largest = np.argsort(areas)[::-1][:PATCHES_PER_CLASS]
+            chosen = [case.slicers[i] for i in largest if areas[i] > 0]
+            for number, slicer in enumerate(chosen):
+                self._add_grad_cam(case, slicer, target, show and number == 0, sums)
+                yield
             if chosen:
-                yield from self._add_grad_cam(case, target, chosen, show)
+                self._add_shares(case.name, target, sums)
 
     def correlation(self, stage: str) -> Floats:
         """A stage's channel correlation, the mean over the cases, `(C, C)`; NaN for channels constant in all."""
@@ -158,6 +160,20 @@ class Inspection:
         if case.labels is None:
             return self.model.predicted(logits, target)
         return self.model.referenced(case.labels[slicer[1:]], target).to(self.device)
+
+    def _add_patch(self, case: Case, slicer: tuple[Any, ...], sums: _CaseSums) -> None:
+        """Runs one patch; nothing of its size stays."""
+        logits, maps = self.model.maps(self._patch(case, slicer))
+        for target in self.model.targets:
+            sums.areas[target].append(int(self._mask(case, slicer, logits, target).sum()))
+        for stage, feature in maps.items():
+            self.grids[stage] = tuple(feature.shape[1:])
+            sums.moments[stage].add(feature)
+            # over its largest possible value it is the mean of a channel over its root mean square
+            largest = feature[0, 0].numel() ** 0.5
+            sums.importance[stage].append(importance(feature).double().cpu().numpy() / largest)
+        for key, value in self._losses(maps, sums.generator).items():
+            sums.losses[key].append(value)
 
     def _losses(self, maps: dict[str, Tensor], generator: torch.Generator) -> dict[Key, float]:
         """Both losses of each stage but the teacher, and their means over the students as the training takes them."""
@@ -191,31 +207,33 @@ class Inspection:
         self._correlation_cases[stage] = self._correlation_cases.get(stage, 0) + ~np.isnan(correlation)
         self._importance[stage] = self._importance.get(stage, 0) + relative
 
-    def _add_grad_cam(self, case: Case, target: Target, slicers: list[tuple[Any, ...]], show: bool) -> Iterator[None]:
-        shares: dict[str, list[float | None]] = defaultdict(list)
-        areas = []
-        for number, slicer in enumerate(slicers):
-            patch = self._patch(case, slicer)
-            logits, _ = self.model.maps(patch)
-            mask = self._mask(case, slicer, logits, target)
-            counted = np.ones(mask.shape, bool)
-            if case.labels is not None:
-                counted = ~self.model.ignored(case.labels[slicer[1:]]).numpy()
-            inside = mask.cpu().numpy()
-            areas.append(float(inside[counted].mean()))
-            heat = {}
-            for name, stage in self.model.stages.items():
-                heat[name] = grad_cam(self.model.predictor.network, stage, patch, target.head, mask).cpu().numpy()
-                shares[name].append(in_class_share(heat[name], inside, counted))
-            if show and number == 0:
-                prediction = self.model.predicted(logits, target).cpu().numpy()
-                self.pictures.append(self._picture(case, target, patch, inside, prediction, heat, areas[0]))
-            yield
-        self.values[Key("class_area", INPUT, target.name)][case.name] = float(np.mean(areas))
-        for name, each in shares.items():
+    def _add_grad_cam(
+        self, case: Case, slicer: tuple[Any, ...], target: Target, show: bool, sums: _CaseSums
+    ) -> None:
+        patch = self._patch(case, slicer)
+        logits, _ = self.model.maps(patch)
+        mask = self._mask(case, slicer, logits, target)
+        counted = np.ones(mask.shape, bool)
+        if case.labels is not None:
+            counted = ~self.model.ignored(case.labels[slicer[1:]]).numpy()
+        inside = mask.cpu().numpy()
+        area = float(inside[counted].mean())
+        sums.area_shares[target].append(area)
+        heat = {}
+        for name, stage in self.model.stages.items():
+            heat[name] = grad_cam(self.model.predictor.network, stage, patch, target.head, mask).cpu().numpy()
+            sums.shares[target, name].append(in_class_share(heat[name], inside, counted))
+        if show:
+            prediction = self.model.predicted(logits, target).cpu().numpy()
+            self.pictures.append(self._picture(case, target, patch, inside, prediction, heat, area))
+
+    def _add_shares(self, case: str, target: Target, sums: _CaseSums) -> None:
+        self.values[Key("class_area", INPUT, target.name)][case] = float(np.mean(sums.area_shares[target]))
+        for stage in self.model.stages:
+            each = sums.shares[target, stage]
             found = [share for share in each if share is not None]
-            self.values[Key("in_class_share", name, target.name)][case.name] = float(np.mean(found)) if found else None
-            self.values[Key("maps_without_mass", name, target.name)][case.name] = float(len(each) - len(found))
+            self.values[Key("in_class_share", stage, target.name)][case] = float(np.mean(found)) if found else None
+            self.values[Key("maps_without_mass", stage, target.name)][case] = float(len(each) - len(found))
 
     def _picture(
         self,

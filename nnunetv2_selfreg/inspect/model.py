@@ -133,8 +133,8 @@ def open_model(folder: Path, fold: str | None, checkpoint: str, device: str) -> 
     encoder, decoder = named_stages(network, "encoder"), named_stages(network, "decoder")
     settings = SelfRegSettings.from_plans(configuration.configuration)
     chosen = [
-        *_chosen(encoder, settings.encoder_stages, range(1, len(encoder))),
-        *_chosen(decoder, settings.decoder_stages, range(len(decoder) - 1)),
+        *_chosen(list(encoder), settings.encoder_stages, range(1, len(encoder))),
+        *_chosen(list(decoder)[:-1], settings.decoder_stages, range(len(decoder) - 1)),
     ]
     content = load_checkpoint(path)
     logging = content.get("logging") or {}
@@ -183,8 +183,7 @@ def _checkpoint(folder: Path, fold: str | None, checkpoint: str) -> Path:
     raise SelfRegError(f"{folder} has {where} with a {checkpoint}; choose another fold with -f or checkpoint with -chk")
 
 
-def _chosen(stages: dict[str, nn.Module], indices: Sequence[int] | None, default: Sequence[int]) -> list[str]:
-    names = list(stages)
+def _chosen(names: Sequence[str], indices: Sequence[int] | None, default: Sequence[int]) -> list[str]:
     return [names[i] for i in (default if indices is None else indices) if i < len(names)]
 
 

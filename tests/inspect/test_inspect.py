@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -199,13 +200,20 @@ def test_the_ignored_slice_counts_nowhere(deep):
 
 
 def test_one_patch_at_a_time(deep, tmp_path, monkeypatch):
-    """As prediction does: no forward pass, Grad-CAM's included, sees more than one patch."""
-    shapes = set()
+    """As prediction does: no forward pass, Grad-CAM's included, sees more than one patch or begins with old maps."""
+    shapes, kept = set(), []
     original = model_module.load_predictor
+
+    def begin(module, inputs):
+        shapes.add(tuple(inputs[0].shape))
+        assert not [reference for reference in kept if reference() is not None]
+        kept.clear()
 
     def watched(*arguments):
         predictor = original(*arguments)
-        predictor.network.register_forward_pre_hook(lambda module, inputs: shapes.add(tuple(inputs[0].shape)))
+        predictor.network.register_forward_pre_hook(begin)
+        for stage in (*predictor.network.encoder.stages, *predictor.network.decoder.stages):
+            stage.register_forward_hook(lambda module, inputs, output: kept.append(weakref.ref(output)))
         return predictor
 
     monkeypatch.setattr(model_module, "load_predictor", watched)
