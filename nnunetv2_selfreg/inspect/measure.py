@@ -211,7 +211,7 @@ class Inspection:
         self, case: Case, slicer: tuple[Any, ...], target: Target, show: bool, sums: _CaseSums
     ) -> None:
         patch = self._patch(case, slicer)
-        logits, _ = self.model.maps(patch)
+        logits = self.model.maps(patch)[0]
         mask = self._mask(case, slicer, logits, target)
         counted = np.ones(mask.shape, bool)
         if case.labels is not None:
