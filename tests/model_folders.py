@@ -58,7 +58,7 @@ def write_model(dataset: Path, dimensions: int, labels: dict, channels: int = 1,
 
 
 def strides(dimensions: int) -> list[list[int]]:
-    return [[1] * dimensions, [1, 2, 2][-dimensions:], [2] * dimensions]
+    return [[1] * dimensions, [1, 2, 2][-dimensions:], [2] * dimensions][: len(FEATURES)]
 
 
 def write_plans(name: str, dimensions: int, channels: int, changes: dict) -> dict:
