@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.datasets.benchmark import Benchmark, CaseError, Staging, Survey
 from nnunetv2_selfreg.datasets.raw import PREPROCESSED, SPLITS, RawDataset, Splits, make_splits
@@ -97,8 +99,6 @@ def convert(
 
 def _write_cases(benchmark: Benchmark, survey: Survey, staging: Staging) -> dict[str, dict[str, str]]:
     """Writes every case that can be used and gives the groups of what was written, by part and case."""
-    from tqdm import tqdm
-
     groups: dict[str, dict[str, str]] = {"train": {}, "test": {}}
     for kind in ("images", "labels"):
         for suffix in ("Tr", "Ts"):

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from tqdm import tqdm
+
 from nnunetv2_selfreg.errors import SelfRegError
 
 # An archive may unpack to so many times its size; images are compressed already, so honest ones stay near 1.
@@ -69,10 +71,12 @@ def unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
     folder.mkdir(parents=True)
     allowed = max(ALWAYS_ALLOWED, MAX_RATIO * archive.stat().st_size)
     try:
-        for entry in _entries(archive):
+        for entry in tqdm(
+            _entries(archive), desc=f"unpacking {archive.name}", unit=" files", leave=False, disable=None
+        ):
             name = entry.name.replace("\\", "/")
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
+            if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) or "\0" in name:
                 raise SelfRegError(
                     f"{archive} holds the path {entry.name!r}, which leads out of it; nothing was written"
                 )
