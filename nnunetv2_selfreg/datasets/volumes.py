@@ -1,5 +1,7 @@
 """Volumes with labels, from NIfTI to what nnU-Net's SimpleITK reader takes; the geometry stays."""
 
+import gzip
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,10 +68,24 @@ def read_volume(path: Path) -> SimpleITK.Image:
         size = reader.GetSize()
         if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1 or np.prod(size, dtype=float) > MAX_VOXELS:
             raise CaseError(MISMATCHING, f"{path.name} (size {size}, {reader.GetNumberOfComponents()} channels)")
+        expected = np.prod(size, dtype=float) * int(reader.GetMetaData("bitpix")) / 8
+        if _bytes_in(path) < expected:
+            raise CaseError(UNREADABLE, f"{path.name} (it ends before its last voxel)")
         return reader.Execute()
-    except RuntimeError as error:
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise CaseError(UNREADABLE, f"{path.name} ({_last_line(error)})") from None
 
 
-def _last_line(error: RuntimeError) -> str:
+def _bytes_in(path: Path) -> int:
+    """Counts the bytes of a file, unpacked; SimpleITK takes a file that was cut off, or damaged, for whole."""
+    if path.suffix != ".gz":
+        return path.stat().st_size
+    count = 0
+    with gzip.open(path) as content:
+        while chunk := content.read(2**20):
+            count += len(chunk)
+    return count
+
+
+def _last_line(error: Exception) -> str:
     return str(error).strip().splitlines()[-1].strip()

@@ -189,7 +189,7 @@ def test_digestpath(archive, raw, capsys):
         # of the patches at columns 0 and 512 only the first holds lesion
         assert [patch for patch in patches[part] if patch.startswith(name)] == [f"{name}_y00000_x00000"]
         image, labels, _ = read(dataset, part, f"{name}_y00000_x00000", ".png")
-        difference = image[:, 0].transpose(1, 2, 0) - large_picture(number, 1536, 1536)
+        difference = image[:, 0].transpose(1, 2, 0) - large_picture(number, 1536, 2100)[:, :1536]
         assert np.abs(difference).mean() < 12  # JPEG
         assert abs(labels.sum() - 144) <= 24
         assert labels[0, :11, :11].all()
@@ -213,11 +213,11 @@ def test_ebhi(archive, raw):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("benchmark", ["acdc", "synapse", "glas", "monuseg", "digestpath", "ebhi"])
-def test_nnunet_finds_nothing_wrong(benchmark, archive, raw, capfd):
+@pytest.mark.parametrize("kind", ["acdc", "synapse", "glas", "monuseg", "digestpath", "ebhi"])
+def test_nnunet_finds_nothing_wrong(kind, archive, raw, capfd):
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
-    convert(benchmark, archive(benchmark))
+    convert(kind, archive(kind))
     (dataset,) = (raw / name for name in os.listdir(raw))
     verify_dataset_integrity(str(dataset), num_processes=1)
     said = capfd.readouterr().out
