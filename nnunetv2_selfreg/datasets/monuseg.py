@@ -3,8 +3,9 @@
 The annotations are polygons in Aperio's XML. Its coordinates have their origin at the upper left corner of the upper
 left pixel, so the pixel in row r and column c has its centre at x = c + 0.5, y = r + 0.5. A pixel belongs to a polygon
 when its centre lies inside by the even-odd rule, which settles polygons that cross themselves (what is enclosed twice
-lies outside), or on an edge or a corner. Polygons may reach beyond the picture; those of fewer than three corners
-enclose nothing and are skipped. The foreground is the union. Of instances that overlap, the later in the file wins.
+lies outside), on an edge that parts inside from outside, or on a corner, as far as rounding tells. Polygons may reach
+beyond the picture; those of fewer than three corners enclose nothing and are skipped. The foreground is the union. Of
+instances that overlap, the later in the file wins.
 """
 
 import re
