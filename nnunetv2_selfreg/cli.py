@@ -10,6 +10,7 @@ from nnunetv2_selfreg.errors import SelfRegError
 
 COMMANDS = {
     "doctor": ("nnunetv2_selfreg.doctor", "is this installation right, and if not, what to do"),
+    "convert": ("nnunetv2_selfreg.datasets.convert", "a public benchmark's archive to a data set of nnU-Net's"),
     "demo": ("nnunetv2_selfreg.demo.run", "a guided first run on synthetic cardiac data"),
     "export": ("nnunetv2_selfreg.sharing", "a trained model for people who do not have this package"),
     "plans": ("nnunetv2_selfreg.plans", "write a plans file with other SelfReg settings"),
