@@ -124,7 +124,7 @@ _DIGESTPATH = Benchmark(
     ("lesion",),
     {"published": ("pixel_accuracy",), "nnunet": _DICE_IOU},
     volumes="patches",
-    cluster=r"(.+?)_\d+_\d+",
+    cluster=r"(.+)_y\d+_x\d+",
 )
 _WHOLE = "validation part of a seeded 80/20 split of ours; the published split is not known"
 
@@ -150,6 +150,12 @@ BENCHMARKS = {
         _DIGESTPATH, title="DigestPath, whole images", split=_WHOLE, volumes="images", cluster=None
     ),
     "ebhi": replace(
-        _DIGESTPATH, title="EBHI-Seg adenocarcinoma", dataset="ebhi", split=_WHOLE, volumes="images", cluster=None
+        _DIGESTPATH,
+        title="EBHI-Seg",
+        dataset="ebhi",
+        classes=("adenocarcinoma",),
+        split=_WHOLE,
+        volumes="images",
+        cluster=None,
     ),
 }

@@ -226,7 +226,7 @@ def _incomplete(
         test = f"{lacking} of {len(clusters) + lacking} {benchmark.volumes} missing"
     lines = [test] if test else []
     if missing.get("train"):
-        lines.append(f"{len(missing['train'])} missing in training")
+        lines.append(f"missing in training: {_listed(missing['train'])}")
     if not lines and not about.get("complete", True):
         lines.append("converted data set incomplete")
     if run.fold == ENSEMBLE and epochs and len(epochs) != FOLDS:
