@@ -38,8 +38,8 @@ class Metric:
 
 METRICS = {
     "dice": Metric("Dice", "%", 100),
-    "iou": Metric("foreground IoU", "%", 100),
-    "pixel_accuracy": Metric("pixel accuracy", "%", 100),
+    "iou": Metric("Foreground IoU", "%", 100),
+    "pixel_accuracy": Metric("Pixel accuracy", "%", 100),
     "hd95": Metric("HD95", "voxel", higher_is_better=False),
     "hd95_mm": Metric("HD95", "mm", higher_is_better=False),
 }

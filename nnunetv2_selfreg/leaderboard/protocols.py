@@ -132,7 +132,7 @@ BENCHMARKS = {
     "acdc": _ACDC,
     "synapse": _SYNAPSE,
     "glas": _GLAS,
-    "glas224": replace(_GLAS, title="GlaS at 224 x 224", sizes=(SMALL,)),
+    "glas224": replace(_GLAS, sizes=(SMALL,)),
     "glas_test_a": replace(
         _GLAS,
         title="GlaS test A",
@@ -144,7 +144,7 @@ BENCHMARKS = {
         sizes=(NATIVE, SMALL),
     ),
     "monuseg": _MONUSEG,
-    "monuseg224": replace(_MONUSEG, title="MoNuSeg at 224 x 224", sizes=(SMALL,)),
+    "monuseg224": replace(_MONUSEG, sizes=(SMALL,)),
     "digestpath": _DIGESTPATH,
     "digestpath_wsi": replace(
         _DIGESTPATH, title="DigestPath, whole images", split=_WHOLE, volumes="images", cluster=None

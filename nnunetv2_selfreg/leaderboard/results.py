@@ -71,6 +71,14 @@ class Pair:
     stock: Arm
 
     @property
+    def name(self) -> str:
+        """Both trainers, and the plans that they share, or each its own."""
+        mine, its = self.selfreg, self.stock
+        if mine.plans != its.plans:
+            return f"{mine.name} - {its.name}"
+        return ", ".join(filter(None, (f"{mine.trainer} - {its.trainer}", mine.configuration, mine.plans)))
+
+    @property
     def runs(self) -> list[str]:
         """The runs that both have."""
         return [run for run in self.selfreg.about if run in self.stock.about]

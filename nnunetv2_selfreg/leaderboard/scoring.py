@@ -79,7 +79,7 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict
     arm = [made_by["trainer"], made_by["plans"], made_by["configuration"], run.fold, seed]
     sizes, rows = set(), []
     for case, prediction, reference, spacing in pairs:
-        sizes.add(_size(benchmark, case, reference))
+        sizes.add(_size(run.benchmark, case, reference))
         for rule, metric, name, value in _scores(benchmark, prediction, reference, spacing):
             shown = "" if np.isnan(value) else repr(value)
             rows.append([rule, *arm, case, clusters[case], name, metric, shown])
@@ -193,12 +193,13 @@ def _read_pair(reader: Any, run: Run, file: str, classes: int) -> tuple[Labels, 
     return maps[0], maps[1], list(places[1]["spacing"])
 
 
-def _size(benchmark: Benchmark, case: str, reference: Labels) -> str | None:
+def _size(name: str, case: str, reference: Labels) -> str | None:
+    benchmark = BENCHMARKS[name]
     if not benchmark.sizes:
         return None
     size = SMALL if reference.shape[-2:] == (224, 224) else NATIVE
     if size not in benchmark.sizes:
-        raise SelfRegError(f"case {case} is of {size}; {benchmark.title} is scored at {benchmark.sizes[0]}")
+        raise SelfRegError(f"case {case} is of {size}; {name} is scored at {benchmark.sizes[0]}")
     return size
 
 

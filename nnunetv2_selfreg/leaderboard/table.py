@@ -31,12 +31,14 @@ class Grid:
     """One table as text, for every format.
 
     Attributes:
-        title: Its caption.
+        place: Benchmark and protocol.
+        title: Metric, unit and rule.
         header: Column heads.
         rows: Cells, as many as there are heads; the first names the row.
         rules: Numbers of the rows that a line is drawn above.
     """
 
+    place: str
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -68,6 +70,14 @@ def write_table(results: Path, output: Path) -> list[Path]:
     return paths
 
 
+def measure(part: Mapping[str, Any]) -> str:
+    """Names a metric with its unit and rule."""
+    about = METRICS[part["metric"]]
+    return f"{about.title} [{about.unit}], {RULES[part['rule']]}" + (
+        "" if about.higher_is_better else ", lower is better"
+    )
+
+
 @dataclass(frozen=True)
 class Summary:
     """The numbers of a section, and their presentation.
@@ -93,7 +103,7 @@ class Summary:
         """
         about, classes = METRICS[part["metric"]], BENCHMARKS[self.section.benchmark].classes
         columns = [MEAN, *classes] if len(classes) > 1 else [MEAN]
-        what = f"{about.title} [{about.unit}], {RULES[part['rule']]}"
+        what = measure(part)
         arms = [
             [
                 _marked(row["name"], row["incomplete"]),
@@ -106,29 +116,38 @@ class Summary:
             [f"published: {row['method']} [{number}]", "", *(_number(row["values"].get(name)) for name in columns)]
             for number, row in enumerate(part["published"], 1)
         ]
-        yield Grid(f"{self.title}: {what}", ["", "runs", *columns], [*arms, *others], [len(arms)] if others else [])
+        yield Grid(self.title, what, ["", "runs", *columns], [*arms, *others], [len(arms)] if others else [])
         if part["differences"]:
             rows: list[list[str]] = []
             rules = []
             for pair in part["differences"]:
                 rules.append(len(rows))
-                label = _marked(f"{pair['name']} - {pair['stock']}", pair["incomplete"])
+                label = _marked(pair["name"], pair["incomplete"])
                 for name in columns:
                     rows.append([label if name == MEAN else "", name, *_difference(pair["classes"][name])])
             unit = "points" if about.unit == "%" else about.unit
             head = ["", "class", f"difference [{unit}]", "95 % CI", "p", "better", "worse", "cases"]
-            yield Grid(f"{self.title}: difference in {what}", head, rows, rules[1:])
+            yield Grid(self.title, f"Difference in {what}", head, rows, rules[1:])
+
+    @property
+    def warnings(self) -> list[str]:
+        """In what its rows and differences fall short of the protocol, each with whom it concerns."""
+        concerned: dict[str, list[str]] = {}
+        for arm in self.content["arms"]:
+            for line in arm["incomplete"]:
+                concerned.setdefault(line, []).append(arm["name"])
+        of_arms = set(concerned)
+        for pair in self.content["measures"][0]["differences"]:
+            for line in pair["incomplete"]:
+                if line not in of_arms:
+                    concerned.setdefault(line, []).append(pair["name"])
+        return [f"{DAGGER} {line}: {'; '.join(names)}" for line, names in concerned.items()]
 
     def notes(self, part: dict[str, Any]) -> list[str]:
         """What must be said below the tables of one rule and metric."""
         lines = [
             f"[{number}] {row['method']}: {row['source']}; {row['caveat']}."
             for number, row in enumerate(part["published"], 1)
-        ]
-        lines += [
-            f"{DAGGER} {pair['name']} - {pair['stock']}: {'; '.join(pair['incomplete'])}."
-            for pair in part["differences"]
-            if pair["incomplete"]
         ]
         if part["not_counted"]:
             lines.append(f"Not counted by the rule: {part['not_counted']} scores of a class in a case.")
@@ -185,7 +204,8 @@ def summarise(section: Section) -> Summary:
                 "published": section.published(rule, metric),
                 "differences": [
                     {
-                        "name": pair.selfreg.name,
+                        "name": pair.name,
+                        "selfreg": pair.selfreg.name,
                         "stock": pair.stock.name,
                         "runs": pair.runs,
                         "incomplete": _shortcomings(pair),
@@ -245,7 +265,7 @@ def _csv(sections: Sequence[Summary]) -> str:
             for pair in part["differences"]:
                 marks = "; ".join(pair["incomplete"])
                 for name, value in pair["classes"].items():
-                    line = [*start, "difference", f"{pair['name']} - {pair['stock']}", name, value["mean"], ""]
+                    line = [*start, "difference", pair["name"], name, value["mean"], ""]
                     line += [len(pair["runs"]), *(value[key] for key in "low high p better worse cases".split())]
                     writer.writerow([*line, marks, "", ""])
     return text.getvalue()

@@ -24,10 +24,11 @@ def markdown(sections: Sequence["Summary"]) -> str:
     lines = ["# Leaderboard"]
     for summary in sections:
         lines += ["", f"## {summary.title}"]
-        lines += [line for arm in summary.section.arms for line in _warnings(arm.name, arm.incomplete)]
+        for warning in summary.warnings:
+            lines += ["", f"> **{_markdown_escaped(warning)}**"]
         for part in summary.content["measures"]:
             for grid in summary.grids(part):
-                lines += ["", f"**{grid.title}**", "", *_markdown_grid(grid)]
+                lines += ["", f"**{_markdown_escaped(grid.title)}**", "", *_markdown_grid(grid)]
             lines += ["", *(f"- {_markdown_escaped(line)}" for line in summary.notes(part))]
         lines += ["", *(f"- {_markdown_escaped(line)}" for line in summary.footer)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
@@ -38,9 +39,10 @@ def latex(sections: Sequence["Summary"]) -> str:
     lines = [r"% \usepackage{booktabs}"]
     for summary in sections:
         for part in summary.content["measures"]:
-            grids = list(summary.grids(part))
-            for grid in grids:
-                lines += ["", *_latex_grid(grid, summary.notes(part) if grid is grids[0] else [])]
+            scores, *others = summary.grids(part)
+            lines += ["", *_latex_grid(scores, [*summary.warnings, *summary.notes(part)])]
+            for grid in others:
+                lines += ["", *_latex_grid(grid, summary.warnings)]
         lines += ["", r"\begin{itemize}"]
         lines += [rf"  \item {escape(line)}" for line in summary.footer]
         lines += [r"\end{itemize}"]
@@ -50,10 +52,6 @@ def latex(sections: Sequence["Summary"]) -> str:
 def escape(text: str) -> str:
     """Writes text so that LaTeX prints it as it is."""
     return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _warnings(name: str, incomplete: Sequence[str]) -> list[str]:
-    return ["", f"> **† {_markdown_escaped(name)}: {_markdown_escaped('; '.join(incomplete))}**"] if incomplete else []
 
 
 def _markdown_grid(grid: "Grid") -> list[str]:
@@ -75,7 +73,7 @@ def _latex_grid(grid: "Grid", notes: Sequence[str]) -> list[str]:
     return [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{escape(grid.title)}}}",
+        rf"  \caption{{{escape(f'{grid.place}: {grid.title}')}}}",
         rf"  \begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
         r"  \toprule",
         "  " + " & ".join(map(escape, grid.header)) + r" \\",
