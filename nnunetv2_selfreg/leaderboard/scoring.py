@@ -67,12 +67,12 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict
     benchmark = BENCHMARKS[run.benchmark]
     dataset = read_json(run.dataset_json, "dataset.json")
     about = _check_dataset(run, benchmark, dataset)
+    reader = _reader(dataset)
     made_by: dict[str, Any] = {"trainer": output.stem, "plans": "", "configuration": "", "epochs": {}, "torch": []}
     if run.model is not None:
         made_by = describe_model(run.model, run.fold)
     cases, unpredicted = _cases(run, benchmark, dataset["file_ending"], allow_incomplete)
     clusters = {case: benchmark.cluster_of(case) for case in cases}
-    reader = _reader(dataset)
     pairs = ((case, *_read_pair(reader, run, case + dataset["file_ending"], len(benchmark.classes))) for case in cases)
 
     seed = "" if run.seed is None else str(run.seed)
@@ -182,7 +182,8 @@ def _read_pair(reader: Any, run: Run, file: str, classes: int) -> tuple[Labels, 
         if unknown:
             raise SelfRegError(f"{path} holds the value {unknown[0]:g}, which is no label of {run.benchmark}")
         maps.append(labels[0].astype(np.uint8))
-        places.append({"spacing": properties["spacing"], **properties.get("sitk_stuff", {})})
+        # SimpleITK's own spacing, in the order of its axes, would hide nnU-Net's
+        places.append({**properties.get("sitk_stuff", {}), "spacing": properties["spacing"]})
     if maps[0].shape != maps[1].shape:
         raise SelfRegError(f"{run.predictions / file} has shape {maps[0].shape}, its reference {maps[1].shape}")
     for name in places[1]:
