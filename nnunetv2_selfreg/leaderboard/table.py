@@ -233,6 +233,8 @@ def _shortcomings(pair: Pair) -> list[str]:
     mine, its = (_epochs(arm.about.values()) for arm in (pair.selfreg, pair.stock))
     if mine != its:
         lines.append(f"epochs differ: {', '.join(mine)} with SelfReg, {', '.join(its)} without")
+    if not len(pair.runs) == len(pair.selfreg.about) == len(pair.stock.about):
+        lines.append(f"compared on {', '.join(pair.runs)} alone")
     return lines
 
 

@@ -149,6 +149,7 @@ def test_arms_are_compared_on_the_runs_that_both_have(
     pair = measure(tables(tmp_path)[0])["differences"][0]
     assert pair["runs"] == ["fold 0", "fold 1"]
     assert pair["classes"]["mean"]["mean"] == pytest.approx(3)
+    assert "† compared on fold 0, fold 1 alone: nnUNetTrainerSelfReg - " in (tmp_path / "table.md").read_text()
 
 
 def test_cases_that_a_rule_does_not_count_are_left_out_and_told(tmp_path: Path, given_run: Runs) -> None:
