@@ -24,8 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.names import ROOTS, root_name
-from nnunetv2_selfreg.names import stock_name as stock_name
+from nnunetv2_selfreg.names import ROOTS, root_name, stock_name
 from nnunetv2_selfreg.progress import CURVES, epoch_line, plot_progress
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.stages import StageTaps
