@@ -26,7 +26,14 @@ def refusal(*arguments: object) -> str:
 
 def start(*arguments: object) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "nnunetv2_selfreg.cli", "convert", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job ignores SIGINT, and its children with it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for_cases(process: "subprocess.Popen[str]", staging: Path, count: int) -> None:
