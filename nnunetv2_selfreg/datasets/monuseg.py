@@ -154,7 +154,7 @@ BENCHMARK = Benchmark(
     labels={"background": 0, "nucleus": 1},
     ending=".png",
     protocol="30 training and 14 test pictures by name; any nucleus against background; a pixel is foreground when its "
-    "centre lies inside a polygon (even-odd)",
+    "centre lies in a polygon (even-odd, edges included)",
     licence="CC BY-NC-SA 4.0",
     reference="Kumar et al., A Multi-Organ Nucleus Segmentation Challenge, IEEE TMI 2020",
     resizable=True,
