@@ -10,9 +10,14 @@ from nnunetv2_selfreg.errors import SelfRegError
 
 COMMANDS = {
     "doctor": ("nnunetv2_selfreg.doctor", "is this installation right, and if not, what to do"),
+    "convert": ("nnunetv2_selfreg.datasets.convert", "a public benchmark's archive to a data set of nnU-Net's"),
     "demo": ("nnunetv2_selfreg.demo.run", "a guided first run on synthetic cardiac data"),
     "export": ("nnunetv2_selfreg.sharing", "a trained model for people who do not have this package"),
     "inspect": ("nnunetv2_selfreg.inspect.run", "what the stages of a trained network look at and hold"),
+    "leaderboard": (
+        "nnunetv2_selfreg.leaderboard.command",
+        "score predictions by a benchmark's own rule; write the table",
+    ),
     "plans": ("nnunetv2_selfreg.plans", "write a plans file with other SelfReg settings"),
 }
 
@@ -30,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="nnUNetv2_selfreg",
         description="SelfReg-UNet's losses for nnU-Net v2. Train with nnU-Net's own command: "
         "nnUNetv2_train DATASET CONFIGURATION FOLD -tr nnUNetTrainerSelfReg",
-        epilog="commands:\n" + "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:<11} {text}" for name, (_, text) in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"nnunetv2-selfreg {__version__}")

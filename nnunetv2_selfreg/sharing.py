@@ -22,6 +22,7 @@ import torch
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.checkpoints import load_checkpoint
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.names import stock_name
 from nnunetv2_selfreg.settings import SelfRegSettings
 
 ORIGIN = "selfreg_origin.json"
@@ -151,8 +152,6 @@ def export(
 
 
 def _stock_name(trainer: str) -> str:
-    from nnunetv2_selfreg.trainer import stock_name
-
     name = stock_name(trainer)
     if name is None:
         raise SelfRegError(f"{trainer} is not a SelfReg trainer; its model can be shared as it is")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import is_compiling
 
 from nnunetv2_selfreg.anchors import Anchor
 from nnunetv2_selfreg.errors import SelfRegError
@@ -106,7 +107,8 @@ class StageTaps:
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
         if module.training and torch.is_grad_enabled():
             self._features[name] = output
-            if name not in self.final and not torch.compiler.is_compiling():
+            # a compiled graph cannot hold an anchor; torch.compiler.is_compiling is not in torch 2.1
+            if name not in self.final and not is_compiling():
                 self._anchors[name] = Anchor(output)
 
     def __str__(self) -> str:

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.names import ROOTS, root_name, stock_name
 from nnunetv2_selfreg.progress import CURVES, epoch_line, plot_progress
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.stages import StageTaps
@@ -108,32 +109,20 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 class nnUNetTrainerSelfRegSCR(nnUNetTrainerSelfReg):
     """Semantic consistency regularisation alone."""
 
-    fixed_settings: Mapping[str, Any] = {"lambda_ifd": 0.0}
+    fixed_settings = ROOTS["nnUNetTrainerSelfRegSCR"]
 
 
 class nnUNetTrainerSelfRegIFD(nnUNetTrainerSelfReg):
     """Internal feature distillation alone."""
 
-    fixed_settings: Mapping[str, Any] = {"lambda_scr": 0.0}
-
-
-# the longer names first: nnUNetTrainerSelfReg begins them all
-_ROOTS = (nnUNetTrainerSelfRegSCR, nnUNetTrainerSelfRegIFD, nnUNetTrainerSelfReg)
+    fixed_settings = ROOTS["nnUNetTrainerSelfRegIFD"]
 
 
 def __getattr__(name: str) -> type[nnUNetTrainerSelfReg]:
-    for root in _ROOTS:
-        if name.startswith(root.__name__):
-            return _composed(name, root)
+    root = root_name(name)
+    if root is not None:
+        return _composed(name, globals()[root])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def stock_name(name: str) -> str | None:
-    """The stock trainer that a SelfReg trainer is made of, by name; None if the name is not one of ours."""
-    for root in _ROOTS:
-        if name.startswith(root.__name__):
-            return "nnUNetTrainer" + name.removeprefix(root.__name__)
-    return None
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:

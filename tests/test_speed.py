@@ -42,7 +42,7 @@ def test_library(benchmark, features, weights):
 def test_published(benchmark, features):
     def step():
         clear(features)
-        selfreg(*features).backward()
+        selfreg(*features[:3]).backward()
 
     benchmark(step)
 
@@ -54,5 +54,5 @@ def test_the_yardstick_computes_the_same(features):
     )
     torch.manual_seed(0)
     ours = [criterion(None, None).item() for _ in range(30)]
-    theirs = [selfreg(*features).item() for _ in range(30)]
+    theirs = [selfreg(*features[:3]).item() for _ in range(30)]
     assert sum(ours) == pytest.approx(sum(theirs), rel=1e-2)

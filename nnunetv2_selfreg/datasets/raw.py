@@ -1,0 +1,125 @@
+"""An nnU-Net raw data set, written under a name that nnU-Net passes over and renamed when it is whole."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2_selfreg.errors import SelfRegError
+
+RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
+SPLITS = "splits_final.json"
+
+Splits = list[dict[str, list[str]]]
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """A raw data set and its folds.
+
+    Attributes:
+        name: nnU-Net's name, `DatasetNNN_Name`.
+        folder: Where it will be.
+        splits: Where nnU-Net reads its folds, if `nnUNet_preprocessed` is set.
+        overwrite: Whether what is there already may be replaced.
+    """
+
+    name: str
+    folder: Path
+    splits: Path | None
+    overwrite: bool
+
+    @classmethod
+    def claim(cls, name: str, overwrite: bool) -> "RawDataset":
+        """Checks that the name and the id are free.
+
+        Raises:
+            SelfRegError: `nnUNet_raw` is not set, the data set exists, or its id belongs to another.
+        """
+        raw = os.environ.get(RAW)
+        if not raw:
+            raise SelfRegError(f"{RAW} is not set; export {RAW}=/path/to/{RAW}")
+        prefix = name.split("_")[0]
+        for root in filter(None, map(os.environ.get, (RAW, PREPROCESSED, RESULTS))):
+            others = [path for path in sorted(Path(root).glob(f"{prefix}*")) if path.is_dir() and path.name != name]
+            if others:
+                number = prefix.removeprefix("Dataset")
+                raise SelfRegError(f"id {number} belongs to {others[0]} already; choose another with -d")
+        folder = Path(raw, name)
+        if folder.exists() and not overwrite:
+            raise SelfRegError(f"{folder} exists already; replace it with --overwrite, or choose another id with -d")
+        preprocessed = os.environ.get(PREPROCESSED)
+        return cls(name, folder, Path(preprocessed, name, SPLITS) if preprocessed else None, overwrite)
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A new folder that becomes the data set when the block ends well, and is removed otherwise."""
+        partial = self.folder.with_name(f".{self.name}.incomplete")
+        replaced = self.folder.with_name(f".{self.name}.replaced")
+        _remove(partial)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            if self.folder.exists():
+                _remove(replaced)
+                self.folder.rename(replaced)
+            partial.rename(self.folder)
+            _remove(replaced)
+        finally:
+            _remove(partial)
+
+    def check_splits(self, splits: Splits) -> None:
+        """Refuses folds that differ from those that nnU-Net would read already.
+
+        Raises:
+            SelfRegError: They differ, and replacing was not asked for.
+        """
+        if self.splits is None or not self.splits.exists() or self.overwrite:
+            return
+        try:
+            same = json.loads(self.splits.read_text(encoding="utf-8")) == splits
+        except ValueError:
+            same = False
+        if not same:
+            raise SelfRegError(f"{self.splits} holds other folds; remove it, or replace it with --overwrite")
+
+    def write_splits(self, splits: Splits, staging: Path) -> None:
+        """Writes the folds into the data set, and to where nnU-Net reads them."""
+        self.check_splits(splits)
+        text = json.dumps(splits, indent=4) + "\n"
+        (staging / SPLITS).write_text(text, encoding="utf-8")
+        if self.splits is not None:
+            self.splits.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.splits.with_name(f".{SPLITS}.partial")
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, self.splits)
+
+
+def make_splits(groups: Mapping[str, str]) -> Splits:
+    """nnU-Net's five random folds, drawn over groups (of patients) in place of cases.
+
+    Args:
+        groups: The group of each training case.
+
+    Returns:
+        The folds, as many as there are groups when these are fewer than five; none of a single group.
+    """
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    names = sorted(set(groups.values()))
+    if len(names) < 2:
+        return []
+
+    def cases(chosen: Sequence[str]) -> list[str]:
+        return sorted(case for case, group in groups.items() if group in set(chosen))
+
+    folds = generate_crossval_split(names, n_splits=min(5, len(names)))
+    return [{part: cases(fold[part]) for part in ("train", "val")} for fold in folds]
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

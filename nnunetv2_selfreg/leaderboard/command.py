@@ -1,0 +1,80 @@
+"""`nnUNetv2_selfreg leaderboard`: scores of one run, and the table of all of them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.leaderboard.protocols import BENCHMARKS, ENSEMBLE
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Scores predictions, or writes the table.
+
+    Args:
+        arguments: The command line after `nnUNetv2_selfreg leaderboard`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        SelfRegError: What is given cannot be scored or put into one table.
+    """
+    parsed = _parser().parse_args(arguments)
+    if parsed.action == "table":
+        from nnunetv2_selfreg.leaderboard.table import write_table
+
+        for path in write_table(parsed.results, parsed.output or parsed.results):
+            print(f"wrote {path}")
+        return 0
+
+    from nnunetv2_selfreg.leaderboard.scoring import Run, write_scores
+
+    output: Path = parsed.output
+    if output.suffix != ".csv" or output.stem == "table":
+        raise SelfRegError(f"-o {output}: name a .csv file other than table.csv")
+    fold = parsed.fold
+    if fold is None:
+        if not BENCHMARKS[parsed.benchmark].ensemble:
+            raise SelfRegError(f"{parsed.benchmark} scores each fold alone; say which with --fold")
+        fold = ENSEMBLE
+    places = parsed.predictions, parsed.references, parsed.dataset_json
+    run = Run(parsed.benchmark, *places, parsed.model, fold, parsed.seed)
+    sidecar = write_scores(run, output, parsed.allow_incomplete)
+    print(f"wrote {output} and {output.with_suffix('.json').name}: {sidecar['cases']} cases")
+    for line in sidecar["incomplete"]:
+        print(f"incomplete: {line}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_selfreg leaderboard",
+        description="Scores predictions by a benchmark's own rule and by nnU-Net's, and writes the table that compares "
+        "SelfReg with stock nnU-Net and the published numbers.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{score,table}")
+    score = actions.add_parser("score", help="score one run's predictions of the test set, case by case")
+    score.add_argument("benchmark", choices=BENCHMARKS, metavar="BENCHMARK", help=", ".join(BENCHMARKS))
+    score.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of predicted label maps")
+    score.add_argument("references", type=Path, metavar="REFERENCES", help="folder of reference label maps: labelsTs")
+    score.add_argument("-o", dest="output", type=Path, required=True, metavar="RESULTS/NAME.csv", help="per-case CSV")
+    score.add_argument("--dataset-json", type=Path, required=True, metavar="FILE", help="of the converted data set")
+    score.add_argument(
+        "--model", type=Path, metavar="MODEL_FOLDER", help="nnUNet_results/DATASET/TRAINER__PLANS__CONFIG"
+    )
+    score.add_argument(
+        "--fold", type=_fold, metavar="FOLD", help="0, 1, ... or ensemble; default: ensemble where the protocol is one"
+    )
+    score.add_argument("--seed", type=int, metavar="N", help="where several trainings of a fold are compared")
+    score.add_argument("--allow-incomplete", action="store_true", help="leave out references without prediction")
+    table = actions.add_parser("table", help="put every run of a folder into one table")
+    table.add_argument("results", type=Path, metavar="RESULTS", help="folder of what 'score' wrote")
+    table.add_argument("-o", dest="output", type=Path, metavar="OUT", help="folder to write to; default: RESULTS")
+    return parser
+
+
+def _fold(text: str) -> str:
+    if text != ENSEMBLE and text != "all" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a fold's number, all or {ENSEMBLE}, got {text}")
+    return text

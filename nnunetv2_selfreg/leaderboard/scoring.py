@@ -1,0 +1,241 @@
+"""Every test case of a benchmark scored by the benchmark's rule and by nnU-Net's, with what made the predictions."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnunetv2_selfreg import __version__
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.leaderboard.files import write_json, write_text
+from nnunetv2_selfreg.leaderboard.metrics import score
+from nnunetv2_selfreg.leaderboard.model import describe_model
+from nnunetv2_selfreg.leaderboard.protocols import BENCHMARKS, ENSEMBLE, NATIVE, SMALL, Benchmark
+from nnunetv2_selfreg.plans import read_json
+
+Labels = NDArray[np.uint8]
+COLUMNS = "benchmark protocol rule trainer plans configuration fold seed case cluster class metric value".split()
+FOLDS = 5
+GEOMETRY_TOLERANCE = 1e-3  # mm; files keep spacing and origin in single precision
+
+
+@dataclass(frozen=True)
+class Run:
+    """Predictions of one model for one benchmark.
+
+    Attributes:
+        benchmark: One of `BENCHMARKS`.
+        predictions: The folder of predicted label maps.
+        references: The folder of reference label maps.
+        dataset_json: `dataset.json` of the data set that these belong to.
+        model: The model folder; None for predictions that are not nnU-Net's, which are named after the results file.
+        fold: The fold that predicted, or `ensemble`.
+        seed: Of the training, where several of the same fold are compared.
+    """
+
+    benchmark: str
+    predictions: Path
+    references: Path
+    dataset_json: Path
+    model: Path | None = None
+    fold: str = ENSEMBLE
+    seed: int | None = None
+
+
+def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict[str, Any]:
+    """Scores a run into a tidy CSV, and into the JSON file beside it what made the predictions.
+
+    Args:
+        run: What to score.
+        output: The CSV; its name is the run's name.
+        allow_incomplete: Whether references without prediction are left out and recorded instead of refused.
+
+    Returns:
+        What is written to the JSON file.
+
+    Raises:
+        SelfRegError: A file is missing, one too many, unreadable, or does not fit its reference or the benchmark.
+    """
+    benchmark = BENCHMARKS[run.benchmark]
+    dataset = read_json(run.dataset_json, "dataset.json")
+    about = _check_dataset(run, benchmark, dataset)
+    reader = _reader(dataset)
+    made_by: dict[str, Any] = {"trainer": output.stem, "plans": "", "configuration": "", "epochs": {}, "torch": []}
+    if run.model is not None:
+        made_by = describe_model(run.model, run.fold)
+    cases, unpredicted = _cases(run, benchmark, dataset["file_ending"], allow_incomplete)
+    clusters = {case: benchmark.cluster_of(case) for case in cases}
+    pairs = ((case, *_read_pair(reader, run, case + dataset["file_ending"], len(benchmark.classes))) for case in cases)
+
+    seed = "" if run.seed is None else str(run.seed)
+    arm = [made_by["trainer"], made_by["plans"], made_by["configuration"], run.fold, seed]
+    sizes, rows = set(), []
+    for case, prediction, reference, spacing in pairs:
+        sizes.add(_size(run.benchmark, case, reference))
+        for rule, metric, name, value in _scores(benchmark, prediction, reference, spacing):
+            shown = "" if np.isnan(value) else repr(value)
+            rows.append([rule, *arm, case, clusters[case], name, metric, shown])
+    if len(sizes) > 1:
+        raise SelfRegError(f"{run.references} mixes images of {SMALL} with others; score each size alone")
+    protocol = benchmark.protocol(run.fold, sizes.pop())
+
+    torch = made_by.pop("torch") or [version("torch")]
+    sidecar = {
+        "benchmark": run.benchmark,
+        "protocol": protocol,
+        "fold": run.fold,
+        "seed": run.seed,
+        **made_by,
+        "versions": {
+            "nnunetv2": version("nnunetv2"),
+            "nnunetv2-selfreg": __version__,
+            "torch": ", ".join(torch),
+        },
+        "cases": len(cases),
+        "clusters": len(set(clusters.values())),
+        "incomplete": _incomplete(run, benchmark, about, clusters, unpredicted, made_by["epochs"]),
+        "missing": {**about.get("missing", {}), "predictions": unpredicted},
+    }
+    table = StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([run.benchmark, protocol, *row] for row in rows)
+    write_json(output.with_suffix(".json"), sidecar)
+    write_text(output, table.getvalue())
+    return sidecar
+
+
+def _check_dataset(run: Run, benchmark: Benchmark, dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Checks that the data set can be this benchmark's, and gives what its converter says of it."""
+    path = run.dataset_json
+    if not isinstance(dataset.get("labels"), dict) or not isinstance(dataset.get("file_ending"), str):
+        raise SelfRegError(f"{path} is not a dataset.json of nnU-Net: it lacks labels or file_ending")
+    labels = list(dataset["labels"].values())
+    expected = list(range(len(benchmark.classes) + 1))
+    if not all(type(label) is int for label in labels) or sorted(labels) != expected:
+        raise SelfRegError(f"{path} has labels {labels}, but {run.benchmark} has {expected}; choose another benchmark")
+    about = dataset.get("benchmark", {})
+    name = about.get("name", benchmark.dataset)
+    if name != benchmark.dataset:
+        raise SelfRegError(f"{path} is the data set of {name}, not of {run.benchmark}; choose another benchmark")
+    return about
+
+
+def _cases(run: Run, benchmark: Benchmark, ending: str, allow_incomplete: bool) -> tuple[list[str], list[str]]:
+    """Names the cases to score, and those that have no prediction."""
+    predicted, there = (_names(folder, ending, benchmark.subset) for folder in (run.predictions, run.references))
+    if not there:
+        raise SelfRegError(f"{run.references} holds no {ending} file to score for {run.benchmark}")
+    if benchmark.cases is not None and len(there) > benchmark.cases:
+        raise SelfRegError(
+            f"{run.references} holds {len(there)} cases, but {run.benchmark} has {benchmark.cases}; give its test set"
+        )
+    if extra := sorted(predicted - there):
+        raise SelfRegError(f"{run.predictions} holds predictions without reference: {_listed(extra)}; remove them")
+    missing = sorted(there - predicted)
+    if missing and not allow_incomplete:
+        raise SelfRegError(
+            f"{run.predictions} lacks {len(missing)} of {len(there)} predictions: {_listed(missing)}; predict them, or "
+            "give --allow-incomplete"
+        )
+    if not predicted:
+        raise SelfRegError(f"{run.predictions} holds no {ending} file to score for {run.benchmark}")
+    return sorted(predicted), missing
+
+
+def _names(folder: Path, ending: str, subset: str | None) -> set[str]:
+    if not folder.is_dir():
+        raise SelfRegError(f"{folder} is not a folder")
+    names = {path.name.removesuffix(ending) for path in folder.glob(f"*{ending}") if not path.name.startswith(".")}
+    return {name for name in names if subset is None or re.fullmatch(subset, name)}
+
+
+def _reader(dataset: Mapping[str, Any]) -> Any:
+    with redirect_stdout(StringIO()):  # nnU-Net before 2.8 prints about every folder that is not set
+        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    try:
+        return determine_reader_writer_from_dataset_json(dict(dataset), verbose=False)()
+    except RuntimeError as error:
+        raise SelfRegError(f"file_ending {dataset['file_ending']!r} of dataset.json: {error}") from None
+
+
+def _read_pair(reader: Any, run: Run, file: str, classes: int) -> tuple[Labels, Labels, list[float]]:
+    """Reads a prediction and its reference, both (slices, height, width), and their spacing in mm."""
+    maps, places = [], []
+    for path in (run.predictions / file, run.references / file):
+        try:
+            labels, properties = reader.read_seg(str(path))
+        except Exception as error:  # each of nnU-Net's readers has its own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise SelfRegError(f"{path} cannot be read: {reason}") from None
+        if len(labels) != 1:
+            raise SelfRegError(f"{path} has {len(labels)} channels; a label map has one")
+        unknown = sorted(set(np.unique(labels).tolist()) - set(range(classes + 1)))
+        if unknown:
+            raise SelfRegError(f"{path} holds the value {unknown[0]:g}, which is no label of {run.benchmark}")
+        maps.append(labels[0].astype(np.uint8))
+        # SimpleITK's own spacing, in the order of its axes, would hide nnU-Net's
+        places.append({**properties.get("sitk_stuff", {}), "spacing": properties["spacing"]})
+    if maps[0].shape != maps[1].shape:
+        raise SelfRegError(f"{run.predictions / file} has shape {maps[0].shape}, its reference {maps[1].shape}")
+    for name in places[1]:
+        if not np.allclose(places[0][name], places[1][name], rtol=0, atol=GEOMETRY_TOLERANCE):
+            raise SelfRegError(
+                f"{run.predictions / file} has {name} {places[0][name]}, its reference {places[1][name]}"
+            )
+    return maps[0], maps[1], list(places[1]["spacing"])
+
+
+def _size(name: str, case: str, reference: Labels) -> str | None:
+    benchmark = BENCHMARKS[name]
+    if not benchmark.sizes:
+        return None
+    size = SMALL if reference.shape[-2:] == (224, 224) else NATIVE
+    if size not in benchmark.sizes:
+        raise SelfRegError(f"case {case} is of {size}; {name} is scored at {benchmark.sizes[0]}")
+    return size
+
+
+def _scores(
+    benchmark: Benchmark, prediction: Labels, reference: Labels, spacing: Sequence[float]
+) -> Iterator[tuple[str, str, str, float]]:
+    for rule, metrics in benchmark.metrics.items():
+        for metric in metrics:
+            for label, name in enumerate(benchmark.classes, 1):
+                yield rule, metric, name, score(metric, rule, prediction == label, reference == label, spacing)
+
+
+def _incomplete(
+    run: Run,
+    benchmark: Benchmark,
+    about: Mapping[str, Any],
+    clusters: Mapping[str, str],
+    unpredicted: Sequence[str],
+    epochs: Mapping[str, Any],
+) -> list[str]:
+    """Says everything in which a run falls short of its protocol."""
+    missing = about.get("missing", {})
+    test = benchmark.incomplete(len(clusters), len(set(clusters.values())))
+    if test is None and (lacking := len(missing.get("test", [])) + len(unpredicted)):
+        test = f"{lacking} of {len(clusters) + lacking} {benchmark.volumes} missing"
+    lines = [test] if test else []
+    if missing.get("train"):
+        lines.append(f"missing in training: {_listed(missing['train'])}")
+    if not lines and not about.get("complete", True):
+        lines.append("converted data set incomplete")
+    if run.fold == ENSEMBLE and epochs and len(epochs) != FOLDS:
+        lines.append(f"{len(epochs)} of {FOLDS} folds in the ensemble")
+    return lines
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

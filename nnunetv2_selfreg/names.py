@@ -1,0 +1,23 @@
+"""Names of SelfReg trainers and what each fixes; known without importing nnU-Net."""
+
+from collections.abc import Mapping
+from typing import Any
+
+STOCK = "nnUNetTrainer"
+# settings that each trainer has whatever the plans say; the longer names first: nnUNetTrainerSelfReg begins them all
+ROOTS: Mapping[str, Mapping[str, Any]] = {
+    "nnUNetTrainerSelfRegSCR": {"lambda_ifd": 0.0},
+    "nnUNetTrainerSelfRegIFD": {"lambda_scr": 0.0},
+    "nnUNetTrainerSelfReg": {},
+}
+
+
+def root_name(name: str) -> str | None:
+    """The one of our three trainers that a SelfReg trainer's name begins with; None if the name is not one of ours."""
+    return next((root for root in ROOTS if name.startswith(root)), None)
+
+
+def stock_name(name: str) -> str | None:
+    """The stock trainer that a SelfReg trainer is made of, by name; None if the name is not one of ours."""
+    root = root_name(name)
+    return STOCK + name.removeprefix(root) if root else None

@@ -1,0 +1,160 @@
+"""A data set is there whole or not at all, and none is replaced unasked."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from archives import convert, names, snapshot
+from nnunetv2.utilities import dataset_name_id_conversion
+
+from nnunetv2_selfreg.datasets import glas
+from nnunetv2_selfreg.errors import SelfRegError
+
+
+def refusal(*arguments: object) -> str:
+    with pytest.raises(SelfRegError) as caught:
+        convert(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "nnunetv2_selfreg.cli", "convert", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job ignores SIGINT, and its children with it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for_cases(process: "subprocess.Popen[str]", staging: Path, count: int) -> None:
+    begin = time.monotonic()
+    while len(list(staging.glob("imagesTr/*"))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() - begin < 60
+        time.sleep(0.002)
+
+
+def test_a_killed_conversion_leaves_nothing_that_nnunet_takes_for_a_data_set(archive, raw, monkeypatch):
+    process = start("acdc", archive("acdc"))
+    wait_for_cases(process, raw / ".Dataset027_ACDC.incomplete", 5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert names(raw) == [".Dataset027_ACDC.incomplete"]
+
+    listed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"from {dataset_name_id_conversion.__name__} import find_candidate_datasets as f; print(list(f(27)))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listed.stdout.strip().splitlines()[-1] == "[]"
+
+    (raw / ".Dataset027_ACDC.incomplete" / "imagesTr" / "left over").write_text("by the killed one")
+    assert convert("acdc", archive("acdc")) == 0
+    assert names(raw) == ["Dataset027_ACDC"]
+    killed = snapshot(raw / "Dataset027_ACDC")
+    shutil.rmtree(raw / "Dataset027_ACDC")
+    convert("acdc", archive("acdc"))
+    assert snapshot(raw / "Dataset027_ACDC") == killed
+
+
+def test_an_interrupted_conversion_leaves_nothing(archive, raw):
+    process = start("acdc", archive("acdc"))
+    wait_for_cases(process, raw / ".Dataset027_ACDC.incomplete", 5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert (process.returncode, said) == (130, "nnUNetv2_selfreg convert: interrupted\n")
+    assert names(raw) == []
+
+
+def test_a_finished_data_set_is_replaced_only_when_asked(archive, raw, monkeypatch):
+    convert("glas", archive("glas"))
+    dataset = raw / "Dataset227_GlaS"
+    (dataset / "mine").write_text("kept until the new one is whole")
+    before = snapshot(dataset)
+    assert refusal("glas", archive("glas")) == (
+        f"{dataset} exists already; replace it with --overwrite, or choose another id with -d"
+    )
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(raw))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(glas, "write_png", fail)
+        with pytest.raises(OSError, match="No space"):
+            convert("glas", archive("glas"), "--overwrite")
+    assert snapshot(dataset) == before
+    assert names(raw) == ["Dataset227_GlaS"]
+
+    convert("glas", archive("glas"), "--overwrite")
+    assert names(raw) == ["Dataset227_GlaS"]
+    del before["mine"]
+    assert snapshot(dataset) == before
+
+
+@pytest.mark.parametrize("place", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
+def test_an_id_belongs_to_one_data_set(place, archive, raw):
+    other = raw.parent / place / "Dataset227_Other"
+    other.mkdir(parents=True)
+    assert refusal("glas", archive("glas"), "--overwrite") == (
+        f"id 227 belongs to {other} already; choose another with -d"
+    )
+    assert convert("glas", archive("glas"), "-d", "230") == 0
+    assert (raw / "Dataset230_GlaS").is_dir()
+
+
+def test_other_folds_where_nnunet_reads_them_are_kept(archive, raw):
+    path = raw.parent / "nnUNet_preprocessed" / "Dataset027_ACDC" / "splits_final.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("[]")
+    said = refusal("acdc", archive("acdc"))
+    assert said == f"{path} holds other folds; remove it, or replace it with --overwrite"
+    assert path.read_text() == "[]"
+    assert names(raw) == []
+    convert("acdc", archive("acdc"), "--overwrite")
+    assert len(json.loads(path.read_text())) == 5
+    shutil.rmtree(raw)
+    assert convert("acdc", archive("acdc")) == 0  # the same folds are no obstacle
+    assert names(path.parent) == ["splits_final.json"]
+
+
+def test_nnunet_raw_must_be_set(archive, monkeypatch):
+    monkeypatch.delenv("nnUNet_raw")
+    assert refusal("glas", archive("glas")) == "nnUNet_raw is not set; export nnUNet_raw=/path/to/nnUNet_raw"
+
+
+@pytest.mark.parametrize("number", ["0", "1000", "-3"])
+def test_ids_are_three_digits(number, capsys):
+    with pytest.raises(SystemExit):
+        convert("glas", ".", "-d", number)
+    assert "must be from 1 to 999" in capsys.readouterr().err
+
+
+def test_a_zip_is_unpacked_beside_the_data_set_and_gone_afterwards(archive, raw, tmp_path):
+    path = shutil.make_archive(str(tmp_path / "glas"), "zip", archive("glas"))
+    assert convert("glas", path) == 0
+    assert names(raw) == ["Dataset227_GlaS"]
+    expected = ["dataset.json", "imagesTr", "imagesTs", "labelsTr", "labelsTs"]
+    assert sorted(os.listdir(raw / "Dataset227_GlaS")) == expected
+
+
+def test_without_defusedxml_the_way_out_is_named(archive, raw, monkeypatch):
+    monkeypatch.setitem(sys.modules, "defusedxml.ElementTree", None)
+    assert refusal("monuseg", archive("monuseg")) == (
+        'defusedxml is not installed: pip install "nnunetv2-selfreg[leaderboard]"'
+    )

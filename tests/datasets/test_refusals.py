@@ -1,0 +1,278 @@
+"""What is missing, too much or damaged is named and refused, or left out and marked."""
+
+import os
+import re
+import shutil
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+from archives import MONUSEG_TRAIN, about, convert, names, snapshot, volume, write_volume
+from PIL import Image
+
+from nnunetv2_selfreg.errors import SelfRegError
+
+NAMES = ["acdc", "synapse", "glas", "monuseg", "digestpath", "ebhi"]
+
+
+def one(folder: Path, pattern: str) -> Path:
+    (path,) = folder.rglob(pattern)
+    return path
+
+
+def replace(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def check(kind: str, source: Path, raw: Path, said: str, case: str, part: str) -> None:
+    """Refused in one line with nothing left; then left out and marked when that is allowed."""
+    with pytest.raises(SelfRegError, match=re.escape(said)) as caught:
+        convert(kind, source)
+    assert "\n" not in str(caught.value)
+    assert "--allow-incomplete" in str(caught.value)
+    assert not raw.exists() or names(raw) == []
+    assert convert(kind, source, "--allow-incomplete") == 0
+    (dataset,) = raw.iterdir()
+    assert about(dataset)["complete"] is False
+    assert about(dataset)["missing"] == {"train": [], "test": []} | ({part: [case]} if case else {})
+    if case:
+        assert not [path for path in dataset.rglob("*") if path.name.startswith((f"{case}_0000", f"{case}."))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "said", "case", "part"),
+    [
+        (
+            "acdc",
+            "patient071_frame01_gt.nii.gz",
+            "1 missing: patient071_frame01_gt.nii.gz",
+            "patient071_frame01",
+            "train",
+        ),
+        ("acdc", "patient002_frame10.nii.gz", "1 missing: patient002_frame10.nii.gz", "patient002_frame10", "test"),
+        ("synapse", "label0040.nii.gz", "1 missing: label0040.nii.gz", "img0040", "train"),
+        ("synapse", "img0001.nii.gz", "1 missing: img0001.nii.gz", "img0001", "test"),
+        ("glas", "testB_20_anno.bmp", "1 missing: testB_20_anno.bmp", "testB_20", "test"),
+        ("glas", "train_7.bmp", "1 missing: train_7.bmp", "train_7", "train"),
+    ],
+)
+def test_a_missing_file(kind, pattern, said, case, part, copy_of, raw):
+    source = copy_of(kind)
+    one(source, pattern).unlink()
+    check(kind, source, raw, said, case, part)
+
+
+def test_a_missing_patient(copy_of, raw):
+    source = copy_of("acdc")
+    shutil.rmtree(one(source, "patient095"))
+    check("acdc", source, raw, "1 missing: patient095;", "patient095", "test")
+
+
+def test_a_missing_info(copy_of, raw):
+    source = copy_of("acdc")
+    one(source, "patient004").joinpath("Info.cfg").unlink()
+    check("acdc", source, raw, "1 missing: patient004/Info.cfg", "", "train")
+
+
+def test_missing_monuseg_files(copy_of, raw):
+    source = copy_of("monuseg")
+    one(source / "MoNuSeg 2018 Training Data", f"{MONUSEG_TRAIN[0]}.xml").unlink()
+    check("monuseg", source, raw, f"1 missing: {MONUSEG_TRAIN[0]}.xml", MONUSEG_TRAIN[0], "train")
+
+
+def test_ten_are_named_and_the_others_counted(copy_of, raw):
+    source = copy_of("glas")
+    for number in range(1, 13):
+        one(source, f"testA_{number}.bmp").unlink()
+        one(source, f"testA_{number}_anno.bmp").unlink()
+    with pytest.raises(SelfRegError, match=r"12 missing: testA_1, .*, testA_10 and 2 more;"):
+        convert("glas", source)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("digestpath", 660), ("ebhi", 795)])
+def test_pictures_missing_from_a_set_without_published_names(kind, count, copy_of, raw):
+    source = copy_of(kind)
+    for path in source.rglob("2019_00004_1-1*" if kind == "digestpath" else "GT2012007-1-400-001.png"):
+        path.unlink()
+    with pytest.raises(SelfRegError, match=rf"missing: 1 of {count} pictures"):
+        convert(kind, source)
+
+
+def test_a_positive_without_mask_is_no_negative(copy_of, raw):
+    source = copy_of("digestpath")
+    one(source, "2019_00003_1-1_mask.jpg").unlink()
+    with pytest.raises(SelfRegError, match=r"1 missing: 2019_00003_1-1_mask\.jpg"):
+        convert("digestpath", source)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "copy"),
+    [
+        ("glas", "train_85.bmp", "train_86.bmp"),
+        ("glas", "train_85.bmp", "train_85.png"),
+        ("acdc", "patient001_frame01_gt.nii.gz", "patient001_frame02_gt.nii.gz"),
+    ],
+)
+def test_an_extra_file(kind, pattern, copy, copy_of, raw):
+    source = copy_of(kind)
+    path = one(source, pattern)
+    shutil.copy(path, path.with_name(copy))
+    check(kind, source, raw, "1 extra: ", "", "train")
+
+
+def test_unreadable_volumes(copy_of, raw):
+    source = copy_of("acdc")
+    path = one(source, "patient001_frame01.nii.gz")
+    replace(path, path.read_bytes()[:200])
+    check("acdc", source, raw, "1 unreadable: patient001_frame01.nii.gz", "patient001_frame01", "train")
+
+
+def test_a_cut_off_volume_is_not_taken_for_whole(copy_of, raw):
+    source = copy_of("synapse")
+    path = one(source, "img0001.nii.gz")
+    large = np.random.default_rng(0).integers(-1000, 1000, (30, 60, 60), np.int16)
+    path.unlink()
+    write_volume(path, large)
+    path.write_bytes(path.read_bytes()[:-1000])
+    check("synapse", source, raw, "1 unreadable: img0001.nii.gz", "img0001", "test")
+
+
+def test_unreadable_pictures(copy_of, raw):
+    source = copy_of("glas")
+    replace(one(source, "testA_3.bmp"), b"BM no more")
+    check("glas", source, raw, "1 unreadable: testA_3.bmp", "testA_3", "test")
+
+
+def test_unreadable_polygons(copy_of, raw):
+    source = copy_of("monuseg")
+    replace(one(source / "MoNuSeg 2018 Training Data", f"{MONUSEG_TRAIN[3]}.xml"), b"<Annotations>")
+    check("monuseg", source, raw, f"1 unreadable: {MONUSEG_TRAIN[3]}.xml", MONUSEG_TRAIN[3], "train")
+
+
+@pytest.mark.parametrize("what", ["shape", "spacing", "origin"])
+def test_volumes_on_another_grid(what, copy_of, raw):
+    source = copy_of("acdc")
+    path = one(source, "patient001_frame01_gt.nii.gz")
+    path.unlink()
+    labels = volume(1001, 4)[1]
+    write_volume(
+        path,
+        labels[:2] if what == "shape" else labels,
+        spacing=(1.4, 1.5, 9) if what == "spacing" else (1.4, 1.5, 10),
+        origin=(3, -4, 6) if what == "origin" else (3, -4, 5),
+    )
+    check("acdc", source, raw, "1 mismatching: patient001_frame01 (", "patient001_frame01", "train")
+
+
+def test_labels_whose_grid_differs_in_the_last_digits_get_the_image_s(copy_of, raw):
+    source = copy_of("acdc")
+    path = one(source, "patient001_frame01_gt.nii.gz")
+    path.unlink()
+    write_volume(path, volume(1001, 4)[1], spacing=(1.400001, 1.5, 10))
+    convert("acdc", source)
+    dataset = raw / "Dataset027_ACDC"
+    image, labels = (
+        SimpleITK.ReadImage(str(dataset / name))
+        for name in ("imagesTr/patient001_frame01_0000.nii.gz", "labelsTr/patient001_frame01.nii.gz")
+    )
+    assert labels.GetSpacing() == image.GetSpacing()
+    assert labels.GetPixelID() == SimpleITK.sitkUInt8
+
+
+def test_a_series_is_no_volume(copy_of, raw):
+    source = copy_of("acdc")
+    path = one(source, "patient001_frame01.nii.gz")
+    path.unlink()
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((2, 3, 4, 5), np.int16), isVector=False), str(path))
+    check("acdc", source, raw, "1 mismatching: patient001_frame01.nii.gz", "patient001_frame01", "train")
+
+
+def test_pictures_and_masks_of_other_sizes(copy_of, raw):
+    source = copy_of("glas")
+    path = one(source, "train_1_anno.bmp")
+    path.unlink()
+    Image.new("L", (12, 18)).save(path)
+    check("glas", source, raw, "1 mismatching: train_1 (image 18x12, annotation 12x18)", "train_1", "train")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values"), [("acdc", "patient001_frame01", "4"), ("synapse", "label0001", "14, 15")]
+)
+def test_wrong_label_values_of_volumes(kind, name, values, copy_of, raw):
+    source = copy_of(kind)
+    path = one(source, f"{name}{'_gt' if kind == 'acdc' else ''}.nii.gz")
+    path.unlink()
+    write_volume(path, volume(1, 5 if kind == "acdc" else 16)[1])
+    case, part = (name, "train") if kind == "acdc" else ("img0001", "test")
+    check(kind, source, raw, f"1 with wrong label values: {path.name} ({values})", case, part)
+
+
+def test_labels_between_whole_numbers(copy_of, raw):
+    source = copy_of("synapse")
+    path = one(source, "label0001.nii.gz")
+    path.unlink()
+    write_volume(path, volume(1, 14)[1].astype(np.float32) / 2)
+    check("synapse", source, raw, "1 with wrong label values: label0001.nii.gz (0.5, 1.5", "img0001", "test")
+
+
+def test_a_picture_in_place_of_a_mask(copy_of, raw):
+    source = copy_of("glas")
+    path = one(source, "train_2_anno.bmp")
+    replace(path, one(source, "train_2.bmp").read_bytes())
+    check("glas", source, raw, "1 with wrong label values: train_2_anno.bmp", "train_2", "train")
+
+
+@pytest.mark.parametrize(("asked", "given"), list(permutations(NAMES, 2)))
+def test_another_archive_is_always_refused(asked, given, archive, raw):
+    with pytest.raises(SelfRegError, match=r"is not .*: no .* in it"):
+        convert(asked, archive(given), "--allow-incomplete")
+    assert names(raw) == []
+
+
+def test_the_test_patients_of_the_challenge_are_not_the_archive(archive, raw):
+    with pytest.raises(SelfRegError, match="is not ACDC's training archive"):
+        convert("acdc", archive("acdc") / "database" / "testing", "--allow-incomplete")
+
+
+def test_nothing_to_train_on_is_refused(archive, raw, tmp_path):
+    os.symlink(one(archive("acdc"), "patient002"), tmp_path / "patient002")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "patient002").rename(tmp_path / "source" / "patient002")
+    with pytest.raises(SelfRegError, match="holds no training case"):
+        convert("acdc", tmp_path / "source", "--allow-incomplete")
+    assert names(raw) == []
+
+
+def test_a_few_patients_get_as_many_folds(archive, raw, tmp_path):
+    (tmp_path / "source").mkdir()
+    for number in (1, 4, 2):
+        (tmp_path / "source" / f"patient{number:03d}").symlink_to(one(archive("acdc"), f"patient{number:03d}"))
+    convert("acdc", tmp_path / "source", "--allow-incomplete")
+    dataset = raw / "Dataset027_ACDC"
+    assert len(names(dataset / "imagesTr")) == 4
+    assert len(names(dataset / "imagesTs")) == 2
+    splits = (dataset / "splits_final.json").read_text()
+    assert splits.count("train") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["acdc", ".", "--size", "224"], "acdc is used at its own size"),
+        (["glas", ".", "--instances"], "only monuseg has instance ids"),
+        (["monuseg", ".", "--instances", "--size", "224"], "at its own size"),
+    ],
+)
+def test_options_that_do_not_fit(arguments, said, raw):
+    with pytest.raises(SelfRegError, match=said):
+        convert(*arguments)
+
+
+def test_sources_are_only_read(copy_of, raw):
+    source = copy_of("glas")
+    before = snapshot(source)
+    convert("glas", source)
+    assert snapshot(source) == before

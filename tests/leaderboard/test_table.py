@@ -1,0 +1,321 @@
+"""The table from scored runs: its numbers against their definition, and each of its formats."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nnunetv2_selfreg import cli
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.leaderboard.table import write_table
+from nnunetv2_selfreg.leaderboard.text import escape
+
+Runs = Callable[..., Path]
+IMAGES = [(f"testA_{number}", f"testA_{number}") for number in range(1, 9)]
+GLAS = {"benchmark": "glas224", "protocol": "each fold alone, 224 x 224"}
+MEASURES = [("published", "dice"), ("published", "iou"), ("nnunet", "dice"), ("nnunet", "iou")]
+
+
+def gland(dice: Sequence[float]) -> dict[tuple[str, str, str], Sequence[float]]:
+    return {(rule, metric, "gland"): dice for rule, metric in MEASURES}
+
+
+def tables(folder: Path) -> list[dict[str, Any]]:
+    write_table(folder, folder)
+    content: list[dict[str, Any]] = json.loads((folder / "table.json").read_text())["tables"]
+    return content
+
+
+def measure(table: dict[str, Any], rule: str = "published", metric: str = "dice") -> dict[str, Any]:
+    found: dict[str, Any] = next(part for part in table["measures"] if (part["rule"], part["metric"]) == (rule, metric))
+    return found
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(SelfRegError) as caught:
+        write_table(folder, folder / "out")
+    assert "\n" not in str(caught.value)
+    assert not (folder / "out").exists()
+    return str(caught.value)
+
+
+def test_rows_are_means_over_cases_then_classes(tmp_path: Path, acdc_run: Runs) -> None:
+    stock = acdc_run(tmp_path, "nnUNetTrainer", 0.9, seed=1)
+    selfreg = acdc_run(tmp_path, "nnUNetTrainerSelfReg", 0.91, seed=2)
+    (table,) = tables(tmp_path)
+    part = measure(table)
+    means = {}
+    for row, path in zip(part["rows"], (stock, selfreg), strict=True):
+        frame = pd.read_csv(path).query("rule == 'published' and metric == 'dice'")
+        by_class = 100 * frame.groupby("class")["value"].mean()
+        means[path] = by_class.mean()
+        assert row["values"]["mean"] == {"mean": pytest.approx(by_class.mean()), "sd": None}
+        for name in ("RV", "Myo", "LV"):
+            assert row["values"][name]["mean"] == pytest.approx(by_class[name])
+    (pair,) = part["differences"]
+    assert pair["name"] == "nnUNetTrainerSelfReg - nnUNetTrainer, 2d, nnUNetPlans"
+    found = pair["classes"]["mean"]
+    assert found["mean"] == pytest.approx(means[selfreg] - means[stock])
+    assert found["low"] < found["mean"] < found["high"]
+    assert (found["cases"], found["clusters"]) == (40, 20)
+    shown = f"{means[selfreg]:.2f}"
+    for ending in ("md", "tex", "html"):
+        assert shown in (tmp_path / f"table.{ending}").read_text()
+    line = pd.read_csv(tmp_path / "table.csv").query(
+        "kind == 'scored' and rule == 'published' and metric == 'dice' and `class` == 'mean'"
+    )
+    np.testing.assert_allclose(sorted(line["value"]), sorted(means.values()))
+
+
+def test_published_rows_stand_beside_their_own_metric_alone(tmp_path: Path, acdc_run: Runs) -> None:
+    acdc_run(tmp_path, "nnUNetTrainer")
+    (table,) = tables(tmp_path)
+    methods = [row["method"] for row in measure(table)["published"]]
+    assert methods == ["U-Net", "SelfReg-UNet", "SwinUnet", "SelfReg-SwinUnet", "MSVM-UNet", "nnFormer"]
+    assert all(not part["published"] for part in table["measures"] if part["rule"] == "nnunet")
+    text = (tmp_path / "table.md").read_text()
+    assert r"| published: SelfReg-SwinUnet \[4\] |  | 91.49 | 89.49 | 89.27 | 95.70 |" in text
+    assert "checkpoint chosen on the test set" in text
+    others = [line for line in text.splitlines() if line.startswith("- Not comparable")]
+    assert [re.findall(r"\d\d\.\d\d", line) for line in others] == [
+        ["91.54"],
+        ["91.99"],
+        ["92.65"],
+        ["91.65"],
+        ["92.28"],
+    ]
+    assert not re.search(r"^\|.*92\.65", text, re.MULTILINE)
+
+
+def test_protocols_share_no_table(tmp_path: Path, acdc_run: Runs, given_run: Runs) -> None:
+    acdc_run(tmp_path, "nnUNetTrainer")
+    acdc_run(tmp_path, "nnUNetTrainerSelfReg", fold="0", protocol="each fold alone")
+    given_run(tmp_path, "nnUNetTrainer", IMAGES, gland([0.9] * 8), fold="0", **GLAS)
+    content = tables(tmp_path)
+    assert [(table["title"], table["protocol"]) for table in content] == [
+        ("ACDC", "each fold alone"),
+        ("ACDC", "ensemble of folds"),
+        ("GlaS", "each fold alone, 224 x 224"),
+    ]
+    assert [len(table["arms"]) for table in content] == [1, 1, 1]
+    assert not any(part["differences"] for table in content for part in table["measures"])
+
+
+def test_folds_give_a_deviation_and_are_averaged_before_they_are_compared(tmp_path: Path, given_run: Runs) -> None:
+    rng = np.random.default_rng(0)
+    stock, selfreg = rng.uniform(0.7, 1, (2, 3, 8))
+    for fold in range(3):
+        given_run(tmp_path, "nnUNetTrainer", IMAGES, gland(stock[fold]), fold=str(fold), **GLAS)
+        given_run(tmp_path, "nnUNetTrainerSelfReg", IMAGES, gland(selfreg[fold]), fold=str(fold), **GLAS)
+    (table,) = tables(tmp_path)
+    part = measure(table)
+    for row, values in zip(part["rows"], (stock, selfreg), strict=True):
+        means = 100 * values.mean(axis=1)
+        assert row["values"]["mean"] == {"mean": pytest.approx(means.mean()), "sd": pytest.approx(means.std(ddof=1))}
+        assert row["runs"] == 3
+        assert f"{means.mean():.2f} ± {means.std(ddof=1):.2f}" in (tmp_path / "table.md").read_text()
+    gain = 100 * (selfreg.mean(axis=0) - stock.mean(axis=0))
+    found = part["differences"][0]["classes"]["mean"]
+    assert found["mean"] == pytest.approx(gain.mean())
+    assert (found["better"], found["worse"], found["cases"]) == (np.sum(gain > 1), np.sum(gain < -1), 8)
+
+
+def test_seeds_of_a_fold_are_runs_of_their_own(tmp_path: Path, acdc_run: Runs) -> None:
+    for seed in (1, 2):
+        acdc_run(tmp_path, "nnUNetTrainer", seed=seed, fold="0", **{"protocol": "each fold alone"}).rename(
+            tmp_path / f"{seed}.csv"
+        )
+        written = (tmp_path / f"{seed}.csv").read_text().replace(",0,,patient", f",0,{seed},patient")
+        (tmp_path / f"{seed}.csv").write_text(written)
+        (tmp_path / f"{seed}.json").write_text((tmp_path / "acdc_nnUNetTrainer_nnUNetPlans_0_.json").read_text())
+    (table,) = tables(tmp_path)
+    assert list(table["arms"][0]["runs"]) == ["fold 0 seed 1", "fold 0 seed 2"]
+
+
+@pytest.mark.parametrize(("stock", "selfreg"), [((0.9, 0.8, 0.1), (0.92, 0.84)), ((0.9, 0.8), (0.92, 0.84, 0.1))])
+def test_arms_are_compared_on_the_runs_that_both_have(
+    tmp_path: Path, given_run: Runs, stock: Sequence[float], selfreg: Sequence[float]
+) -> None:
+    for fold, level in enumerate(stock):
+        given_run(tmp_path, "nnUNetTrainer", IMAGES, gland([level] * 8), fold=str(fold), **GLAS)
+    for fold, level in enumerate(selfreg):
+        given_run(tmp_path, "nnUNetTrainerSelfReg", IMAGES, gland([level] * 8), fold=str(fold), **GLAS)
+    pair = measure(tables(tmp_path)[0])["differences"][0]
+    assert pair["runs"] == ["fold 0", "fold 1"]
+    assert pair["classes"]["mean"]["mean"] == pytest.approx(3)
+    assert "† compared on fold 0, fold 1 alone: nnUNetTrainerSelfReg - " in (tmp_path / "table.md").read_text()
+
+
+def test_cases_that_a_rule_does_not_count_are_left_out_and_told(tmp_path: Path, given_run: Runs) -> None:
+    values = [0.9, np.nan, 0.7, 0.8, np.nan, 0.8, 0.8, 0.8]
+    given_run(tmp_path, "nnUNetTrainer", IMAGES, gland(values), fold="0", **GLAS)
+    given_run(tmp_path, "nnUNetTrainerSelfReg", IMAGES, gland([0.9] * 8), fold="0", **GLAS)
+    part = measure(tables(tmp_path)[0], "nnunet")
+    assert part["rows"][0]["values"]["mean"]["mean"] == pytest.approx(80)
+    assert part["differences"][0]["classes"]["mean"]["cases"] == 6
+    assert part["not_counted"] == 2
+    assert "Not counted by the rule: 2 scores" in (tmp_path / "table.md").read_text()
+
+
+def test_incomplete_runs_are_marked_in_every_format(tmp_path: Path, acdc_run: Runs) -> None:
+    lacking = {"incomplete": ["10 of 20 patients missing"], "missing": {"train": [], "test": ["patient002"]}}
+    for trainer in ("nnUNetTrainer", "nnUNetTrainerSelfReg"):
+        acdc_run(tmp_path, trainer, patients=10, **lacking)
+    tables(tmp_path)
+    texts = {ending: (tmp_path / f"table.{ending}").read_text() for ending in ("md", "tex", "csv", "html", "json")}
+    assert all("10 of 20 patients missing" in text for text in texts.values())
+    assert all("patient002" in texts[ending] for ending in ("md", "tex", "html", "json"))
+    assert "| nnUNetTrainerSelfReg, 2d, nnUNetPlans † |" in texts["md"]
+    assert r"nnUNetTrainerSelfReg, 2d, nnUNetPlans $^{\dagger}$ &" in texts["tex"]
+    assert "<td>nnUNetTrainerSelfReg, 2d, nnUNetPlans †</td>" in texts["html"]
+
+
+def test_footer_states_what_a_row_is_made_of(tmp_path: Path, acdc_run: Runs) -> None:
+    acdc_run(tmp_path, "nnUNetTrainerSelfReg", epochs={"0": 50, "1": 1000})
+    tables(tmp_path)
+    (line,) = [
+        line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("- nnUNetTrainerSelfReg")
+    ]
+    for part in (
+        r"plans nnUNetPlans; configuration 2d; data set Dataset027\_ACDC; runs ensemble; folds 0, 1; epochs 50, 1000;",
+        r"SelfReg lambda\_scr 0.015, lambda\_ifd 0.015; 40 cases of 20 patients;",
+        "nnunetv2 2.8.1, nnunetv2-selfreg 0.1.0, torch 2.13.0",
+    ):
+        assert part in line
+
+
+def test_one_arm_alone_has_no_difference(tmp_path: Path, acdc_run: Runs) -> None:
+    acdc_run(tmp_path, "nnUNetTrainerSelfReg")
+    (table,) = tables(tmp_path)
+    assert not any(part["differences"] for part in table["measures"])
+    assert "Difference" not in (tmp_path / "table.md").read_text()
+
+
+def test_plans_may_differ_in_selfreg_alone(tmp_path: Path, acdc_run: Runs) -> None:
+    acdc_run(tmp_path, "nnUNetTrainer")
+    acdc_run(tmp_path, "nnUNetTrainerSelfReg", plans="Strong")
+    acdc_run(tmp_path, "nnUNetTrainerSelfReg", plans="Big", network="another")
+    acdc_run(tmp_path, "nnUNetTrainerSelfReg_5epochs")
+    (pair,) = measure(tables(tmp_path)[0])["differences"]
+    assert (pair["selfreg"], pair["stock"]) == (
+        "nnUNetTrainerSelfReg, 2d, Strong",
+        "nnUNetTrainer, 2d, nnUNetPlans",
+    )
+
+
+def test_different_epochs_are_marked(tmp_path: Path, acdc_run: Runs) -> None:
+    acdc_run(tmp_path, "nnUNetTrainer", epochs={"0": 1000})
+    acdc_run(tmp_path, "nnUNetTrainerSelfReg", epochs={"0": 50})
+    tables(tmp_path)
+    assert "† epochs differ: 50 with SelfReg, 1000 without" in (tmp_path / "table.md").read_text()
+
+
+def test_different_cases_are_refused_by_name(tmp_path: Path, acdc_run: Runs) -> None:
+    acdc_run(tmp_path, "nnUNetTrainer", patients=3)
+    acdc_run(tmp_path, "nnUNetTrainerSelfReg", patients=2)
+    text = refusal(tmp_path)
+    assert "nnUNetTrainerSelfReg, 2d, nnUNetPlans lacks patient003_frame01, patient003_frame12, which nnUNet" in text
+
+
+def test_folds_with_different_cases_are_refused_by_name(tmp_path: Path, given_run: Runs) -> None:
+    given_run(tmp_path, "nnUNetTrainer", IMAGES, gland([0.9] * 8), fold="0", **GLAS)
+    given_run(tmp_path, "nnUNetTrainer", IMAGES[1:], gland([0.9] * 7), fold="1", **GLAS)
+    assert "nnUNetTrainer: fold 1 lacks testA_1, which fold 0 has" in refusal(tmp_path)
+
+
+def test_folder_that_cannot_be_a_table_is_refused(tmp_path: Path, acdc_run: Runs) -> None:
+    assert "holds no scores" in refusal(tmp_path)
+    path = acdc_run(tmp_path, "nnUNetTrainer", patients=2)
+    path.with_name("again.csv").write_bytes(path.read_bytes())
+    path.with_name("again.json").write_bytes(path.with_suffix(".json").read_bytes())
+    assert "are both ensemble of nnUNetTrainer; remove one" in refusal(tmp_path)
+    path.with_name("again.json").unlink()
+    assert "again.csv has no again.json beside it" in refusal(tmp_path)
+    path.with_name("again.csv").write_text("a,b\n1,2\n")
+    assert "again.csv is not what leaderboard score writes" in refusal(tmp_path)
+    path.with_name("again.csv").write_text("")
+    assert "again.csv cannot be read" in refusal(tmp_path)
+
+
+def test_files_are_the_same_byte_for_byte(tmp_path: Path, acdc_run: Runs) -> None:
+    for trainer in ("nnUNetTrainer", "nnUNetTrainerSelfReg"):
+        acdc_run(tmp_path, trainer, patients=4)
+    contents = []
+    for name in ("one", "two"):
+        contents.append([path.read_bytes() for path in write_table(tmp_path, tmp_path / name)])
+    assert contents[0] == contents[1]
+
+
+def test_command_writes_into_the_results_and_again(
+    tmp_path: Path, acdc_run: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    acdc_run(tmp_path, "nnUNetTrainer", patients=2)
+    expected = "".join(f"wrote {tmp_path / f'table.{ending}'}\n" for ending in ("md", "tex", "csv", "html", "json"))
+    for _ in range(2):
+        assert cli.main(["leaderboard", "table", str(tmp_path)]) == 0
+        assert capsys.readouterr().out == expected
+    assert cli.main(["leaderboard", "table", str(tmp_path / "none")]) == 1
+    assert "holds no scores" in capsys.readouterr().err
+
+
+def test_latex_is_well_formed(tmp_path: Path, acdc_run: Runs) -> None:
+    for trainer in ("nnUNetTrainer_5epochs", "nnUNetTrainerSelfReg_5epochs"):
+        acdc_run(tmp_path, trainer, patients=4, incomplete=["16 of 20 patients missing"])
+    tables(tmp_path)
+    text = (tmp_path / "table.tex").read_text()
+    bare = re.sub(r"\\[{}$&%#_\\]", "", text.split("\n", 1)[1])
+    depth = np.cumsum([{"{": 1, "}": -1}.get(character, 0) for character in bare])
+    assert depth.min() >= 0
+    assert depth[-1] == 0
+    assert bare.count("$") % 2 == 0
+    assert "_" not in bare
+    assert not re.search(r"[^\x00-\x7f]", text)
+    for kind in ("table", "tabular", "itemize"):
+        assert text.count(rf"\begin{{{kind}}}") == text.count(rf"\end{{{kind}}}") > 0
+    for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert all(len(re.findall(r"(?<!\\)&", row)) == len(columns) - 1 for row in rows)
+        assert body.index(r"\toprule") < body.index(r"\midrule") < body.index(r"\bottomrule")
+
+
+def test_every_special_character_of_latex_is_escaped() -> None:
+    assert escape(r"a_b 5% <x> ~ ^ \ {}#$&") == (
+        r"a\_b 5\% $<$x$>$ \textasciitilde{} \textasciicircum{} \textbackslash{} \{\}\#\$\&"
+    )
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [str(value) for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_needs_no_other_file(tmp_path: Path, acdc_run: Runs) -> None:
+    for trainer in ("nnUNetTrainer", "nnUNetTrainerSelfReg<b>"):
+        acdc_run(tmp_path, trainer, patients=4).rename(tmp_path / f"{len(trainer)}.csv")
+    for path in tmp_path.glob("acdc_*.json"):
+        path.rename(tmp_path / f"{len(path.stem.split('_')[1])}.json")
+    tables(tmp_path)
+    page = _Page()
+    text = (tmp_path / "table.html").read_text()
+    page.feed(text)
+    assert not page.open
+    pictures = [source for source in page.sources if not source.startswith("#")]
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in pictures)
+    assert len(pictures) == 5  # one per measure; <b> has no stock trainer of this name
+    assert "nnUNetTrainerSelfReg&lt;b&gt;" in text
