@@ -111,7 +111,7 @@ def write_plans(name: str, dimensions: int, channels: int, changes: dict) -> dic
         "configurations": {name: configuration | changes},
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {str(i): {} for i in range(channels)},
     }
 
 

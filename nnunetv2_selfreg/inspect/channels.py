@@ -4,6 +4,7 @@ Effective rank: Roy and Vetterli, The effective rank: a measure of effective dim
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class Moments:
             self._shift = voxels.double().mean(1, keepdim=True)
             self._sums = self._shift.new_zeros(len(voxels))
             self._products = self._shift.new_zeros(len(voxels), len(voxels))
-        for part in voxels.split(CHUNK, dim=1):
+        for part in torch.split(voxels, CHUNK, dim=1):
             shifted = part.double() - self._shift
             self._sums += shifted.sum(1)
             self._products += shifted @ shifted.T

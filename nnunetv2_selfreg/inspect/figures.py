@@ -286,9 +286,9 @@ def draw_differences(inspections: Sequence[Inspection]) -> Figure:
     for axis, (measure, text) in zip(axes, panels.items(), strict=True):
         axis.axhline(0, color="0.3", linewidth=0.8)
         for x, stage in enumerate(stages):
-            if (value := found[measure].get(stage)) and value.mean is not None:
-                _dots(axis, x, list(value.by_case.values()), "0.5")
-                axis.errorbar(x, value.mean, yerr=value.sd or 0, color="black", marker="D", markersize=5, capsize=3)
+            if (each := found[measure].get(stage)) and each.mean is not None:
+                _dots(axis, x, list(each.by_case.values()), "0.5")
+                axis.errorbar(x, each.mean, yerr=each.sd or 0, color="black", marker="D", markersize=5, capsize=3)
         _limits_around_zero(axis)
         _stage_ticks(axis, stages)
         axis.set_ylabel(text, fontsize=9)

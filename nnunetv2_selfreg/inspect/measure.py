@@ -207,9 +207,7 @@ class Inspection:
         self._correlation_cases[stage] = self._correlation_cases.get(stage, 0) + ~np.isnan(correlation)
         self._importance[stage] = self._importance.get(stage, 0) + relative
 
-    def _add_grad_cam(
-        self, case: Case, slicer: tuple[Any, ...], target: Target, show: bool, sums: _CaseSums
-    ) -> None:
+    def _add_grad_cam(self, case: Case, slicer: tuple[Any, ...], target: Target, show: bool, sums: _CaseSums) -> None:
         patch = self._patch(case, slicer)
         logits = self.model.maps(patch)[0]
         mask = self._mask(case, slicer, logits, target)

@@ -209,12 +209,12 @@ def findings(inspections: Sequence[Inspection]) -> list[str]:
                 text += f"; an even map would have {area:.3f}"
             lines.append(text + ".")
     if len(inspections) == 2:
-        found = _all_differences(inspections)
+        paired = _all_differences(inspections)
         for measure in ("in_class_share", "redundancy", "effective_rank_share", "partner_correlation", "scr", "ifd"):
             each = {
                 stage: difference.mean
                 for stage in inspections[0].model.stages
-                if (difference := found.get(Key(measure, stage))) and difference.mean is not None
+                if (difference := paired.get(Key(measure, stage))) and difference.mean is not None
             }
             if each:
                 higher, lower = (sum(sign * mean > 0 for mean in each.values()) for sign in (1, -1))
