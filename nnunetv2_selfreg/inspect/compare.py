@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnunetv2_selfreg.inspect.measure import Key, Values
+from nnunetv2_selfreg.inspect.measure import STUDENTS, Inspection, Key, Values
+
+SHARE = "in_class_share"
 
 
 class Summary(NamedTuple):
@@ -48,19 +50,38 @@ def summarise(by_case: Mapping[str, float | None]) -> Summary:
     return Summary(*_mean_and_sd(found), len(found), len(by_case) - len(found))
 
 
+def compare(first: Inspection, second: Inspection) -> dict[Key, Difference]:
+    """The paired differences of two models; those of all students only where both have the same."""
+    found = differences(first.values, second.values)
+    same = list(first.model.students) == list(second.model.students)
+    return {key: difference for key, difference in found.items() if same or key.stage != STUDENTS}
+
+
 def differences(first: Values, second: Values) -> dict[Key, Difference]:
-    """The paired differences of each figure that both models have, second minus first."""
-    found = {}
+    """The paired differences of each figure that both models have, second minus first.
+
+    Of the in-class share also the mean of the differences over the classes of which both models have a map.
+    """
+    paired: Values = {}
     for key, values in first.items():
         others = second.get(key, {})
-        by_case = {
+        paired[key] = {
             case: other - value
             for case, value in values.items()
             if value is not None and (other := others.get(case)) is not None
         }
-        higher = sum(value > 0 for value in by_case.values())
-        found[key] = Difference(*_mean_and_sd(list(by_case.values())), len(by_case), higher, by_case)
+    found = {}
+    for key, values in with_class_means(paired).items():
+        by_case = {case: value for case, value in values.items() if value is not None}
+        each = list(by_case.values())
+        found[key] = Difference(*_mean_and_sd(each), len(each), sum(value > 0 for value in each), by_case)
     return found
+
+
+def with_class_means(values: Values) -> Values:
+    """The figures, and without a class the mean of each in-class share over the classes that have it."""
+    stages = dict.fromkeys(key.stage for key in values if key.measure == SHARE)
+    return values | {Key(SHARE, stage): mean_over_targets(values, SHARE, stage) for stage in stages}
 
 
 def mean_over_targets(values: Values, measure: str, stage: str) -> dict[str, float | None]:

@@ -55,6 +55,7 @@ class Picture:
     Attributes:
         case: The case's name.
         target: The class's name.
+        place: Which slice it is; empty where the image has only one.
         image: `(rows, columns)` grey or `(rows, columns, 3)` RGB, 0 to 1.
         reference: Where the class is, bool `(rows, columns)`; None without references.
         prediction: Where the network sees it, bool `(rows, columns)`.
@@ -65,6 +66,7 @@ class Picture:
 
     case: str
     target: str
+    place: str
     image: NDArray[np.float32]
     reference: NDArray[np.bool_] | None
     prediction: NDArray[np.bool_]
@@ -166,7 +168,8 @@ class Inspection:
         logits, maps = self.model.maps(self._patch(case, slicer))
         for target in self.model.targets:
             sums.areas[target].append(int(self._mask(case, slicer, logits, target).sum()))
-        for stage, feature in maps.items():
+        for stage in self.model.stages:
+            feature = maps[stage]
             self.grids[stage] = tuple(feature.shape[1:])
             sums.moments[stage].add(feature)
             # over its largest possible value it is the mean of a channel over its root mean square
@@ -176,7 +179,7 @@ class Inspection:
             sums.losses[key].append(value)
 
     def _losses(self, maps: dict[str, Tensor], generator: torch.Generator) -> dict[Key, float]:
-        """Both losses of each stage but the teacher, and their means over the students as the training takes them."""
+        """Both losses of each map but the teacher's, and their means over the students as the training takes them."""
         pyramid, teacher = TeacherPyramid(maps[self.model.final]), maps[self.model.final]
         scr, ifd = {}, {}
         for name, feature in maps.items():
@@ -186,10 +189,9 @@ class Inspection:
                 ifd[name] = float(Distillation(feature).value)
         values = {Key("scr", name): value for name, value in scr.items()}
         values |= {Key("ifd", name): value for name, value in ifd.items()}
-        if self.model.students:
-            parts = [[ifd[name] for name in self.model.students if name.startswith(part)] for part in ("enc", "dec")]
-            values[Key("scr", STUDENTS)] = float(np.mean([scr[name] for name in self.model.students]))
-            values[Key("ifd", STUDENTS)] = float(sum(np.mean(part) for part in parts if part))
+        parts = [[ifd[name] for name in self.model.students if name.startswith(part)] for part in ("enc", "dec")]
+        values[Key("scr", STUDENTS)] = float(np.mean([scr[name] for name in self.model.students]))
+        values[Key("ifd", STUDENTS)] = float(sum(np.mean(part) for part in parts if part))
         return values
 
     def _add_channels(self, case: str, stage: str, correlation: Floats, relative: Floats) -> None:
@@ -223,7 +225,7 @@ class Inspection:
             sums.shares[target, name].append(in_class_share(heat[name], inside, counted))
         if show:
             prediction = self.model.predicted(logits, target).cpu().numpy()
-            self.pictures.append(self._picture(case, target, patch, inside, prediction, heat, area))
+            self.pictures.append(self._picture(case, target, slicer, inside, prediction, heat, area))
 
     def _add_shares(self, case: str, target: Target, sums: _CaseSums) -> None:
         self.values[Key("class_area", INPUT, target.name)][case] = float(np.mean(sums.area_shares[target]))
@@ -237,19 +239,21 @@ class Inspection:
         self,
         case: Case,
         target: Target,
-        patch: Tensor,
+        slicer: tuple[Any, ...],
         mask: NDArray[np.bool_],
         prediction: NDArray[np.bool_],
         heat: dict[str, NDArray[np.float32]],
         area: float,
     ) -> Picture:
         """The patch itself in 2D; in 3D the slice along the first axis that shows most of the class."""
-        image = patch[0].cpu().numpy()
+        image = case.image[slicer].numpy()
         at: Any = ... if mask.ndim == 2 else int(mask.sum((1, 2)).argmax())
+        number, slices = slicer[1] if mask.ndim == 2 else slicer[1].start + at, case.image.shape[1]
         rows, columns = mask.shape[-2:]
         return Picture(
             case.name,
             target.name,
+            f"slice {number + 1} of {slices}" if slices > 1 else "",
             _shown(image if mask.ndim == 2 else image[:, at], is_rgb(self.model)),
             None if case.labels is None else mask[at],
             prediction[at],

@@ -13,7 +13,7 @@ from nnunetv2_selfreg.checkpoints import load_checkpoint
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.prediction import load_predictor
 from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import named_stages
+from nnunetv2_selfreg.stages import StageTaps, named_stages
 
 MODEL_FILES = ("plans.json", "dataset.json")
 LOGGED = ("scr", "ifd", "selfreg_share", "mean_fg_dice", "ema_fg_dice")
@@ -46,7 +46,7 @@ class Model:
         predictor: nnU-Net's predictor.
         stages: The network's stages by name, in the order of the forward pass.
         targets: The foreground classes or regions.
-        students: Names of the stages that SelfReg regularises with the settings of the plans.
+        students: What SelfReg regularises with the settings of the plans: stages, or first blocks of stages as well.
         logging: Values per epoch by name, as far as the training logged them.
     """
 
@@ -57,7 +57,7 @@ class Model:
     predictor: Any
     stages: dict[str, nn.Module]
     targets: Sequence[Target]
-    students: Sequence[str]
+    students: dict[str, nn.Module]
     logging: dict[str, list[float]]
 
     @property
@@ -72,10 +72,11 @@ class Model:
             patch: `(1, channels, *spatial)`.
 
         Returns:
-            The logits, `(heads, *spatial)`, and each stage's map, `(1, C, *spatial)`, by name.
+            The logits, `(heads, *spatial)`, and the map of each stage and student, `(1, C, *spatial)`, by name.
         """
         maps: dict[str, Tensor] = {}
-        handles = [stage.register_forward_hook(partial(_keep, maps, name)) for name, stage in self.stages.items()]
+        tapped = self.stages | self.students
+        handles = [module.register_forward_hook(partial(_keep, maps, name)) for name, module in tapped.items()]
         try:
             with torch.no_grad():
                 logits = self.predictor.network(patch)[0]
@@ -132,10 +133,8 @@ def open_model(folder: Path, fold: str | None, checkpoint: str, device: str) -> 
     network = predictor.network.eval().requires_grad_(False)
     encoder, decoder = named_stages(network, "encoder"), named_stages(network, "decoder")
     settings = SelfRegSettings.from_plans(configuration.configuration)
-    chosen = [
-        *_chosen(list(encoder), settings.encoder_stages, range(1, len(encoder))),
-        *_chosen(list(decoder)[:-1], settings.decoder_stages, range(len(decoder) - 1)),
-    ]
+    taps = StageTaps(network, settings.taps, settings.encoder_stages, settings.decoder_stages)
+    taps.remove()
     content = load_checkpoint(path)
     logging = content.get("logging") or {}
     return Model(
@@ -146,7 +145,7 @@ def open_model(folder: Path, fold: str | None, checkpoint: str, device: str) -> 
         predictor=predictor,
         stages=encoder | decoder,
         targets=_targets(predictor),
-        students=chosen,
+        students=taps.encoder | taps.decoder,
         logging={name: [float(value) for value in logging[name]] for name in LOGGED if logging.get(name)},
     )
 
@@ -181,10 +180,6 @@ def _checkpoint(folder: Path, fold: str | None, checkpoint: str) -> Path:
             return path / checkpoint
     where = "no fold" if fold is None else f"no fold_{fold}"
     raise SelfRegError(f"{folder} has {where} with a {checkpoint}; choose another fold with -f or checkpoint with -chk")
-
-
-def _chosen(names: Sequence[str], indices: Sequence[int] | None, default: Sequence[int]) -> list[str]:
-    return [names[i] for i in (default if indices is None else indices) if i < len(names)]
 
 
 def _targets(predictor: Any) -> list[Target]:
