@@ -130,7 +130,7 @@ class Inspection:
         for stage, moments in sums.moments.items():
             self._add_channels(case.name, stage, moments.correlation(), np.mean(sums.importance[stage], 0))
         for target, areas in sums.areas.items():
-            largest = np.argsort(areas)[::-1][:PATCHES_PER_CLASS]
+            largest = np.argsort(-np.array(areas), kind="stable")[:PATCHES_PER_CLASS]
             chosen = [case.slicers[i] for i in largest if areas[i] > 0]
             for number, slicer in enumerate(chosen):
                 self._add_grad_cam(case, slicer, target, show and number == 0, sums)

@@ -15,7 +15,7 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1150px; margin: 2em auto; padding: 0 1em; }
 img { max-width: 100%; height: auto; display: block; margin: 1em 0; }
 table { border-collapse: collapse; margin: 1em 0; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: 2px 10px; text-align: right; border-bottom: 1px solid #ddd; white-space: pre; }
+th, td { padding: 2px 6px; text-align: right; border-bottom: 1px solid #ddd; white-space: pre; }
 th:first-child, td:first-child { text-align: left; }
 .wide { overflow-x: auto; }
 """

@@ -22,6 +22,16 @@ def test_cases_are_paired():
     assert found[other] == Difference(None, None, 0, 0, {})
 
 
+def test_the_mean_over_classes_is_paired_by_class():
+    """A class of which one model has no map would shift the mean by what the classes differ in."""
+    one, two = (Key("in_class_share", "s", target) for target in ("one", "two"))
+    first = {one: {"a": 0.5, "b": 0.5}, two: {"a": None, "b": 0.1}}
+    second = {one: {"a": 0.75, "b": 0.25}, two: {"a": 0.0, "b": 0.2}}
+    found = differences(first, second)[Key("in_class_share", "s")]
+    assert found.by_case == {"a": 0.25, "b": pytest.approx((-0.25 + 0.1) / 2)}
+    assert (found.cases, found.higher) == (2, 1)
+
+
 def test_the_mean_over_classes_is_over_those_a_case_shows():
     values = {
         Key("in_class_share", "s", "one"): {"a": 0.2, "b": 0.4, "c": None},

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ pytest.importorskip("captum", reason="needs the extra [inspect]")
 from model_folders import CLASSES, write_model
 
 from nnunetv2_selfreg import cli
+from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.inspect import model as model_module
 from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
 from nnunetv2_selfreg.inspect.model import open_model
 from nnunetv2_selfreg.losses import draw_channels
+from nnunetv2_selfreg.settings import SelfRegSettings
+from nnunetv2_selfreg.stages import StageTaps
 
 STAGES = ["encoder.stages.0", "encoder.stages.1", "encoder.stages.2", "decoder.stages.0", "decoder.stages.1"]
 
@@ -122,7 +126,75 @@ def test_the_losses_are_the_slow_reference_s(flat_report, slices):
             scr[name].append((difference**2).mean())
     for name, values in scr.items():
         assert figure(model, "scr", name)["by_case"]["case1"] == pytest.approx(np.mean(values), rel=1e-4)
+    expected = np.mean([scr[name] for name in STAGES[1:-1]])
+    assert figure(model, "scr", "students")["by_case"]["case1"] == pytest.approx(expected, rel=1e-4)
     assert not [f for f in model["figures"] if f["measure"] in ("scr", "ifd") and f["stage"] == STAGES[-1]]
+
+
+def test_the_students_are_those_of_the_plans_as_the_training_sees_them(flat, tmp_path):
+    settings = {"taps": "first_and_last", "encoder_stages": [0, 2]}
+    folder = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES, selfreg=settings)
+    trained = replace(flat, folder=folder)
+    (model,) = inspect(trained, tmp_path / "out", "--cases", "1")["models"]
+    opened = open_model(folder, None, "checkpoint_final.pth", "cpu")
+    network = opened.predictor.network.train().requires_grad_(True)  # neither dropout nor batch norm
+    taps = StageTaps(network, "first_and_last", [0, 2])
+    criterion = SelfRegCriterion(lambda output, target: 0 * output.sum(), taps, SelfRegSettings(), torch.device("cpu"))
+    (files,) = find_cases(flat.images / "case0", None, ".nii.gz", 1)
+    case = prepare(files, opened.predictor)
+    for slicer in case.slicers:
+        criterion(network(case.image[slicer][None]), None)
+    means = criterion.take_means()
+    assert figure(model, "ifd", "students")["by_case"]["case0"] == pytest.approx(means["ifd"], rel=1e-4)
+    # the report draws channels for the other stages as well: the same up to the draw, which is worth some percent here
+    assert figure(model, "scr", "students")["by_case"]["case0"] == pytest.approx(means["scr"], rel=0.05)
+    students = [name for stage in ("encoder.stages.0", "encoder.stages.2", "decoder.stages.0")
+                for name in (f"{stage} first block", stage)]  # fmt: skip
+    each = [figure(model, "scr", name)["by_case"]["case0"] for name in students]
+    assert figure(model, "scr", "students")["by_case"]["case0"] == pytest.approx(np.mean(each))
+    first_block = figure(model, "ifd", "encoder.stages.0 first block")["by_case"]["case0"]
+    assert first_block != figure(model, "ifd", "encoder.stages.0")["by_case"]["case0"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert [name for name in ("E0*", "E1*", "E2*", "D0*", "E2 first block*") if f"<td>{name}</td>" in page] == [
+        "E0*", "E2*", "D0*", "E2 first block*",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("target", "label"), [("RV", 1), ("LV", 3)])
+def test_in_class_shares_by_autograd(flat_report, flat, target, label):
+    """At the full resolution of the last stage no interpolation comes between."""
+    (model,) = flat_report[1]["models"]
+    opened = open_model(flat.folder, None, "checkpoint_final.pth", "cpu")
+    network, kept = opened.predictor.network, {}
+    network.decoder.stages[1].register_forward_hook(
+        lambda module, inputs, output: kept.update(map=output.requires_grad_())
+    )
+    (files,) = find_cases(flat.images / "case1", flat.labels, ".nii.gz", 1)
+    case = prepare(files, opened.predictor)
+    patches = [(case.labels[slicer[1:]] == label, case.image[slicer][None]) for slicer in case.slicers]
+    shares = []
+    for mask, patch in sorted(patches, key=lambda pair: -int(pair[0].sum()))[:3]:
+        network(patch)[0, label][mask].sum().backward()
+        weights = kept["map"].grad.mean((2, 3), keepdim=True)
+        cam = (weights * kept["map"]).sum(1)[0].clamp(min=0).detach()
+        shares += [float(cam[mask].sum() / cam.sum())] if cam.any() else []
+    assert shares
+    found = figure(model, "in_class_share", STAGES[-1], target)["by_case"]["case1"]
+    assert found == pytest.approx(np.mean(shares), rel=1e-4)
+
+
+@pytest.mark.parametrize("trained", ["flat", "deep"])
+def test_the_predicted_classes_are_those_of_nnunet(trained, request):
+    model = open_model(request.getfixturevalue(trained).folder, None, "checkpoint_final.pth", "cpu")
+    manager = model.predictor.label_manager
+    logits = torch.randn(manager.num_segmentation_heads, 6, 7, generator=torch.Generator().manual_seed(0))
+    if manager.has_regions:
+        logits[1] = torch.minimum(*logits)  # the inner region lies inside the outer one
+    expected = manager.convert_logits_to_segmentation(logits)
+    for target in model.targets:
+        inside = torch.isin(expected, torch.tensor(target.labels, dtype=expected.dtype))
+        assert 0 < inside.sum() < inside.numel()
+        assert torch.equal(model.predicted(logits, target), inside)
 
 
 def test_shares_lie_between_nothing_and_all(flat_report):
