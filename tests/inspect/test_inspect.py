@@ -20,6 +20,7 @@ from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.inspect import model as model_module
 from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
+from nnunetv2_selfreg.inspect.measure import Inspection
 from nnunetv2_selfreg.inspect.model import open_model
 from nnunetv2_selfreg.losses import draw_channels
 from nnunetv2_selfreg.settings import SelfRegSettings
@@ -48,9 +49,13 @@ def flat_report(flat, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slices(flat):
-    """Each stage's maps of case1, patch by patch, straight from the network."""
+    return maps_of(flat, "case1")
+
+
+def maps_of(flat, case_name):
+    """Each stage's maps of a case, patch by patch, straight from the network."""
     model = open_model(flat.folder, None, "checkpoint_final.pth", "cpu")
-    (files,) = find_cases(flat.images / "case1", flat.labels, ".nii.gz", 1)
+    (files,) = find_cases(flat.images / case_name, flat.labels, ".nii.gz", 1)
     case = prepare(files, model.predictor)
     maps = {name: [] for name in STAGES}
     for name in STAGES:
@@ -106,6 +111,23 @@ def test_channel_figures_are_those_of_all_patches(flat_report, slices, stage):
     pairs = expected[ranked[:half], ranked[channels - half :]]
     found = figure(model, "partner_correlation", stage)["by_case"]["case1"]
     assert found == pytest.approx(pairs.mean(), rel=1e-4)
+
+
+def test_ranking_and_similarity_are_means_over_the_cases(flat):
+    model = open_model(flat.folder, None, "checkpoint_final.pth", "cpu")
+    inspection = Inspection(model, torch.device("cpu"))
+    for files in find_cases(flat.images, None, ".nii.gz", 1)[:2]:
+        for _ in inspection.add(prepare(files, model.predictor), show=False):
+            pass
+    each = [maps_of(flat, name) for name in ("case0", "case1")]
+    for stage in STAGES:
+        voxels = [np.concatenate([m[0].reshape(m.shape[1], -1) for m in maps[stage]], 1) for maps in each]
+        expected = np.mean([np.corrcoef(part.astype(np.float64)) for part in voxels], 0)
+        np.testing.assert_allclose(inspection.correlation(stage), expected, atol=1e-4)
+        means = [[m[0].mean((1, 2)) / np.sqrt((m[0] ** 2).mean((1, 2))) for m in maps[stage]] for maps in each]
+        expected = np.mean([np.mean(part, 0) for part in means], 0)
+        np.testing.assert_allclose(inspection.importance(stage), expected, atol=1e-4)
+        assert inspection.ranking(stage).tolist() == sorted(range(len(expected)), key=lambda i: -expected[i])
 
 
 def test_the_losses_are_the_slow_reference_s(flat_report, slices):
