@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from reference import importance, internal_feature_distillation, pooled
 
@@ -203,6 +204,23 @@ def test_in_class_shares_by_autograd(flat_report, flat, target, label):
     assert shares
     found = figure(model, "in_class_share", STAGES[-1], target)["by_case"]["case1"]
     assert found == pytest.approx(np.mean(shares), rel=1e-4)
+
+
+def test_the_reference_lies_where_the_file_has_it(flat):
+    model = open_model(flat.folder, None, "checkpoint_final.pth", "cpu")
+    (files,) = find_cases(flat.images / "case1", flat.labels, ".nii.gz", 1)
+    case = prepare(files, model.predictor)
+    image = SimpleITK.ReadImage(files.label)
+    raw, spacing = SimpleITK.GetArrayFromImage(image), image.GetSpacing()[::-1]
+    assert case.spacing == (2.5, 2.5)
+    for target in model.targets:
+        found = model.referenced(case.labels, target).numpy()
+        expected = raw == target.labels[0]
+        in_mm = [(np.argwhere(mask).mean(0) + 0.5) * size
+                 for mask, size in ((found, (spacing[0], 2.5, 2.5)), (expected, spacing))]  # fmt: skip
+        np.testing.assert_allclose(in_mm[0], in_mm[1], atol=1)
+        # a mirrored or transposed reference would not lie there
+        assert not np.allclose(in_mm[1], np.array(raw.shape) * spacing / 2, atol=2)
 
 
 @pytest.mark.parametrize("trained", ["flat", "deep"])
