@@ -1,7 +1,7 @@
 """Rebuilds every table and figure of the study, byte for byte, from the raw results.
 
-    python examples/study/analyse.py            # writes them
-    python examples/study/analyse.py --check    # names those that would change, and exits with 1
+python examples/study/analyse.py            # writes them
+python examples/study/analyse.py --check    # names those that would change, and exits with 1
 """
 
 import argparse
@@ -33,7 +33,7 @@ def rebuild(results: Path, documentation: Path) -> dict[Path, str]:
         SelfRegError: The raw results cannot be read or contradict each other, or the page has no place for a table.
     """
     scores, curves, runs = (read_table(results, name) for name in ("scores", "curves", "runs"))
-    datasets = read_datasets(scores, runs)
+    datasets = read_datasets(scores, curves, runs)
     content = rounded({"datasets": {part.name: part.summary() for part in datasets}, "cost": cost(runs)})
     parts = tables.sections(content)
     evidence, homeless = tables.filled((documentation / "evidence.md").read_text(encoding="utf-8"), parts)

@@ -111,7 +111,9 @@ class Dataset:
         runs = sorted(set(mine) & set(its) if only is None else only)
         for run in runs:
             if not mine[run].index.equals(its[run].index):
-                raise SelfRegError(f"{self.name}: repetition {run[0]}, fold {run[1]} scores other cases in the two arms")
+                raise SelfRegError(
+                    f"{self.name}: repetition {run[0]}, fold {run[1]} scores other cases in the two arms"
+                )
         selfreg, stock = per_case(mine, runs), per_case(its, runs)
         clusters = np.array([self.clusters[case] for case in stock.index])
         classes, over_folds, each = {}, {}, {run: {} for run in runs}
@@ -144,6 +146,7 @@ class Dataset:
             {
                 "name": f"{STOCK} - {STOCK}, repetition {second} - {first}",
                 "role": "noise",
+                "repetitions": [first, second],
                 **self._compare(by_repetition[second], by_repetition[first]),
             }
             for first, second in combinations(sorted(by_repetition), 2)
@@ -187,9 +190,8 @@ def read_table(results: Path, name: str) -> pd.DataFrame:
     columns = _COLUMNS[name]
     empty = {column: ["", "nan"] for column in columns if column not in _TEXT}
     try:
-        table = pd.read_csv(
-            path, usecols=columns, dtype=_TEXT, keep_default_na=False, na_values=empty, float_precision="round_trip"
-        ).astype({column: int if column in RUN else float for column in empty})
+        table = pd.read_csv(path, usecols=columns, dtype=_TEXT, keep_default_na=False, na_values=empty)
+        table = table.astype({column: int if column in RUN else float for column in empty})
     except ValueError as error:
         raise SelfRegError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     if table.empty:
@@ -197,21 +199,24 @@ def read_table(results: Path, name: str) -> pd.DataFrame:
     return table
 
 
-def read_datasets(scores: pd.DataFrame, runs: pd.DataFrame) -> list[Dataset]:
+def read_datasets(scores: pd.DataFrame, curves: pd.DataFrame, runs: pd.DataFrame) -> list[Dataset]:
     """Arranges the scores by data set, arm and run.
 
     Raises:
-        SelfRegError: A score stands there twice, a scored run is not described or the reverse, a data set has no stock
-            arm, or two arms differ in their budget.
+        SelfRegError: A score stands there twice, a table lacks a run, a data set has no stock arm, or two arms differ
+            in their budget.
     """
     twice = scores[scores.duplicated(["dataset", "arm", "repetition", "case", "class"])]
     if len(twice):
         raise SelfRegError(f"scores.csv holds a score twice: {_named(twice.iloc[0][[*RUN, 'case', 'class']])}")
-    described = {key: row for key, row in runs.set_index(RUN).sort_index().iterrows()}
-    scored = set(scores[RUN].drop_duplicates().itertuples(index=False, name=None))
-    if unmatched := sorted(scored ^ set(described)):
-        only = "scores.csv" if unmatched[0] in scored else "runs.csv"
-        raise SelfRegError(f"{only} alone knows the run {_named(dict(zip(RUN, unmatched[0], strict=True)))}")
+    described = dict(runs.set_index(RUN).iterrows())
+    known = {
+        name: set(table[RUN].itertuples(index=False, name=None))
+        for name, table in (("scores.csv", scores), ("curves.csv", curves), ("runs.csv", runs))
+    }
+    for name, its in known.items():
+        if lacking := sorted(set().union(*known.values()) - its):
+            raise SelfRegError(f"{name} lacks the run {_named(dict(zip(RUN, lacking[0], strict=True)))}")
     datasets = []
     for name in sorted(set(scores["dataset"]), key=_place(DATASETS)):
         part = scores[scores["dataset"] == name]
@@ -228,10 +233,12 @@ def read_datasets(scores: pd.DataFrame, runs: pd.DataFrame) -> list[Dataset]:
         weights = {}
         for arm, its_runs in arms.items():
             for run in its_runs:
-                row = described[name, arm, *run]
+                row = described[(name, arm, *run)]
                 weights[arm] = (row["lambda_scr"], row["lambda_ifd"])
                 if run in arms[STOCK]:
-                    _check_budget(row, described[name, STOCK, *run], f"{name}, repetition {run[0]}, fold {run[1]}", arm)
+                    _check_budget(
+                        row, described[(name, STOCK, *run)], f"{name}, repetition {run[0]}, fold {run[1]}", arm
+                    )
         clusters = dict(zip(part["case"], part["cluster"], strict=True))
         datasets.append(Dataset(name, classes, arms, clusters, weights))
     return datasets
@@ -291,7 +298,9 @@ def _place(order: Sequence[str]) -> Any:
 def _check_budget(mine: pd.Series, its: pd.Series, where: str, arm: str) -> None:
     for column in _BUDGET:
         if mine[column] != its[column]:
-            raise SelfRegError(f"{where}: {arm} has {column} {mine[column]:g}, {STOCK} {its[column]:g}; train both alike")
+            raise SelfRegError(
+                f"{where}: {arm} has {column} {mine[column]:g}, {STOCK} {its[column]:g}; train both alike"
+            )
 
 
 def _named(run: Mapping[str, Any]) -> str:

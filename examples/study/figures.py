@@ -52,7 +52,7 @@ def differences(datasets: Sequence[Dataset], content: Mapping[str, Any]) -> str 
 
 
 def learning_curves(datasets: Sequence[Dataset], curves: pd.DataFrame) -> str | None:
-    """nnU-Net's pseudo Dice of stock and SelfReg, and SelfReg's share of the loss, over epochs.
+    """nnU-Net's pseudo Dice of stock and SelfReg, their difference, and SelfReg's share of the loss, over epochs.
 
     Args:
         datasets: The scores, which say what runs both arms have.
@@ -67,22 +67,28 @@ def learning_curves(datasets: Sequence[Dataset], curves: pd.DataFrame) -> str | 
     by_run = curves.set_index(["dataset", "arm", "repetition", "fold"]).sort_index()
     with style.context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.6 + 2.6 * len(compared)), layout="constrained")
-        rows = figure.subplots(len(compared), 2, squeeze=False, width_ratios=[1, 1])
-        for part, (dice, share) in zip(compared, rows, strict=True):
+        rows = figure.subplots(len(compared), 3, squeeze=False)
+        for part, (dice, gain, share) in zip(compared, rows, strict=True):
             runs = part.paired(PRIMARY)
-            for arm, name, colour in ((STOCK, "stock", COLOURS[0]), (PRIMARY, "SelfReg", COLOURS[1])):
-                found = [by_run.loc[part.name, arm, *run] for run in runs if (part.name, arm, *run) in by_run.index]
-                _band(dice, found, "pseudo_dice", colour, name)
-                if arm == PRIMARY:
-                    _band(share, found, "share", COLOURS[1])
+            stock, selfreg = (
+                [100 * by_run.loc[(part.name, arm, *run)].set_index("epoch") for run in runs]
+                for arm in (STOCK, PRIMARY)
+            )
+            _band(dice, [run["pseudo_dice"] for run in stock], COLOURS[0], "stock")
+            _band(dice, [run["pseudo_dice"] for run in selfreg], COLOURS[1], "SelfReg")
+            gains = [mine["pseudo_dice"] - its["pseudo_dice"] for mine, its in zip(selfreg, stock, strict=True)]
+            _band(gain, gains, BETTER)
+            _band(share, [run["share"] for run in selfreg], COLOURS[1])
             count = f"{len(runs)} run{'s'[: len(runs) > 1]} of each arm"
             dice.set_title(f"{TITLES.get(part.name, part.name)}: {count}", loc="left", fontweight="bold")
             dice.set_ylabel("pseudo Dice [%]")
+            gain.set_ylabel("SelfReg minus stock,\npseudo Dice [points]")
+            gain.axhline(0, color="black", linewidth=0.8)
             share.set_ylabel("SelfReg's share\nof the training loss [%]")
             share.set_ylim(bottom=0)
-            for axis in (dice, share):
+            for axis in (dice, gain, share):
                 axis.set_xlabel("epoch")
-                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+                axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
                 axis.spines[["top", "right"]].set_visible(False)
         rows[0, 0].fill_between([], [], [], color="black", alpha=0.2, linewidth=0, label="± SD over runs")
         figure.legend(*rows[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
@@ -145,11 +151,7 @@ def _sorted_cases(axis: Axes, gains: Iterable[float], about: Mapping[str, Any]) 
         axis.vlines(np.flatnonzero(chosen) + 1, 0, values[chosen], color=colour, linewidth=max(0.6, 220 / len(values)),
                     label=label)  # fmt: skip
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.text(
-        0.03, 0.96, f"{about['better']} better, {about['worse']} worse\nof {about['cases']} cases",
-        transform=axis.transAxes, va="top",
-    )  # fmt: skip
-    axis.set_xlabel("cases, sorted")
+    axis.set_xlabel(f"{about['cases']} cases, sorted: {about['better']} better, {about['worse']} worse")
     axis.set_ylabel("SelfReg minus stock,\nmean Dice [points]")
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -159,10 +161,10 @@ def _means(axis: Axes, about: Mapping[str, Any], noise: Sequence[Mapping[str, An
                for name, found in about["classes"].items()]  # fmt: skip
     for other in noise:
         runs = [run["difference"][MEAN] for run in other["runs"]]
-        columns.append(("stock,\ntrained again", SAME, other["classes"][MEAN], runs))
+        columns.append(("stock,\nrep. {1} - {0}".format(*other["repetitions"]), SAME, other["classes"][MEAN], runs))
     for place, (_, colour, found, runs) in enumerate(columns):
         axis.scatter(place + np.linspace(-0.28, 0.08, len(runs)), _numbers(runs), s=12, color=colour, alpha=0.8,
-                     linewidths=0, label="one run" if place == 0 else None)  # fmt: skip
+                     linewidths=0, label="two runs of a fold" if place == 0 else None)  # fmt: skip
         _interval(axis, place + 0.24, found, "black", "mean and 95 % CI" if place == 0 else None)
     if noise:
         axis.axvline(len(columns) - len(noise) - 0.5, color=SAME, linewidth=0.8, linestyle=":")
@@ -174,21 +176,17 @@ def _means(axis: Axes, about: Mapping[str, Any], noise: Sequence[Mapping[str, An
 
 
 def _interval(axis: Axes, place: float, found: Mapping[str, Any], colour: str, label: str | None = None) -> None:
-    if found["mean"] is None:
-        return
-    ends = None if found["low"] is None else [[found["mean"] - found["low"]], [found["high"] - found["mean"]]]
-    axis.errorbar(place, found["mean"], ends, fmt="D", color=colour, markersize=4, capsize=3, label=label)
+    axis.plot([place], _numbers([found["mean"]]), "D-", color=colour, markersize=4, linewidth=1.2, label=label)
+    axis.plot([place, place], _numbers([found["low"], found["high"]]), "_-", color=colour, markersize=7, linewidth=1.2)
 
 
-def _band(axis: Axes, runs: Sequence[pd.DataFrame], column: str, colour: str, label: str | None = None) -> None:
-    """Mean and standard deviation over runs, in percent."""
-    if not runs:
-        return
-    by_epoch = pd.concat([100 * run.set_index("epoch")[column] for run in runs]).groupby(level=0)
-    mean = by_epoch.mean()
+def _band(axis: Axes, runs: Sequence[pd.Series], colour: str, label: str | None = None) -> None:
+    """Mean and standard deviation over runs, by epoch."""
+    by_epoch = pd.concat(runs, axis=1)
+    mean = by_epoch.mean(axis=1)
     axis.plot(mean.index, mean, color=colour, linewidth=1.2, label=label)
     if len(runs) > 1:
-        spread = by_epoch.std()
+        spread = by_epoch.std(axis=1)
         axis.fill_between(mean.index, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
 
 

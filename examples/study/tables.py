@@ -16,9 +16,8 @@ def sections(content: Mapping[str, Any]) -> dict[str, str]:
 
 def page(parts: Mapping[str, str]) -> str:
     """`tables.md`."""
-    lines = ["# Tables of the study", "", "Rebuilt by `python examples/study/analyse.py`; `documentation/evidence.md`"]
-    lines[-1] += " says how to read them."
-    return "\n".join(lines) + "\n" + "".join(f"\n## {name}\n\n{text}" for name, text in parts.items())
+    head = "Rebuilt by `python examples/study/analyse.py`; `documentation/evidence.md` says how to read them."
+    return f"# Tables of the study\n\n{head}\n" + "".join(f"\n## {name}\n\n{text}" for name, text in parts.items())
 
 
 def filled(text: str, parts: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -54,8 +53,11 @@ def _dataset(part: Mapping[str, Any]) -> str:
             _grid(
                 ["comparison", "role", *head.split(", ")[1:]],
                 (
-                    [about["name"], _role(about, name), name, len(about["runs"]), *_difference(found)]
-                    + [found["clusters"], _spread(about["over_folds"][name])]
+                    [
+                        *(about["name"], _role(about, name), name, len(about["runs"])),
+                        *_difference(found),
+                        *(found["clusters"], _spread(about["over_folds"][name])),
+                    ]
                     for about in compared
                     for name, found in about["classes"].items()
                 ),
@@ -96,29 +98,32 @@ def _each_run(compared: Sequence[Mapping[str, Any]]) -> str:
 
 def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
     head = "data set, arm, runs, training cases, epochs x iterations, seconds a run, hours in all, over stock"
-    return _grid(
-        [*head.split(", ")[:-1], "over stock, median (range)"],
-        (
-            [
-                row["dataset"],
-                row["arm"],
-                row["runs"],
-                _range(row["training_cases"]),
-                f"{_range(row['epochs'])} x {_range(row['iterations'])}",
-                f"{row['seconds']:.0f}" + (f" ± {row['sd']:.0f}" if row["sd"] is not None else ""),
-                f"{row['hours']:.1f}",
-                "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["over_stock"]) if row["over_stock"] else "",
-            ]
-            for row in rows
-        ),
-        text=2,
+    return (
+        _grid(
+            [*head.split(", ")[:-1], "over stock, median (range)"],
+            (
+                [
+                    row["dataset"],
+                    row["arm"],
+                    row["runs"],
+                    _range(row["training_cases"]),
+                    f"{_range(row['epochs'])} x {_range(row['iterations'])}",
+                    f"{row['seconds']:.0f}" + (f" ± {row['sd']:.0f}" if row["sd"] is not None else ""),
+                    f"{row['hours']:.1f}",
+                    "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["over_stock"]) if row["over_stock"] else "",
+                ]
+                for row in rows
+            ),
+            text=2,
+        )
+        + "\n"
     )
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[Any]], text: int = 1) -> str:
     """A table whose first columns are text and the others numbers."""
     align = ["---"] * text + ["---:"] * (len(head) - text)
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, align, *rows)) + "\n"
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, align, *rows))
 
 
 def _role(about: Mapping[str, Any], name: str) -> str:
