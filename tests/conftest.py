@@ -11,6 +11,7 @@ for _name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
     os.mkdir(os.environ[_name])
 os.environ.pop("nnUNet_extTrainer", None)
 os.environ["nnUNet_def_n_proc"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait are ten times slower beside other work
 
 
 @pytest.hookimpl(trylast=True)

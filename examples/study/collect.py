@@ -1,0 +1,98 @@
+"""Writes the scores, curves and settings of every finished run of config.yaml to results/: collect.py WORK
+
+WORK is the workflow's folder. Runs that are not finished are left out and named.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterator
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nnunetv2_selfreg.checkpoints import load_checkpoint
+from nnunetv2_selfreg.leaderboard.model import describe_model
+
+RESULTS = Path(__file__).parent / "results"
+RUN = ["dataset", "arm", "repetition", "fold"]
+CURVES = {  # our columns, nnU-Net's and SelfReg's names of them
+    "train_loss": "train_losses",
+    "val_loss": "val_losses",
+    "pseudo_dice": "mean_fg_dice",
+    "scr": "scr",
+    "ifd": "ifd",
+    "share": "selfreg_share",
+}
+COLUMNS = {
+    "scores": [*RUN, "case", "cluster", "class", "dice"],
+    "curves": [*RUN, "epoch", *CURVES],
+    "runs": [
+        *RUN, "trainer", "plans", "lambda_scr", "lambda_ifd", "epochs", "iterations", "training_cases", "seconds",
+    ],
+}  # fmt: skip
+
+
+def runs(config: dict[str, Any], work: Path) -> Iterator[tuple[list[Any], dict[str, Any], Path]]:
+    """Every run: what names it, its data set's entry in the configuration, and its folder."""
+    for entry in config["runs"]:
+        data = config["data"][entry["data"]]
+        for arm in entry["arms"]:
+            about = config["arms"][arm]
+            model = f"{about['trainer']}{config['length']}__{about.get('plans', 'Study')}__{config['configuration']}"
+            for fold in entry["folds"]:
+                results = work / f"repetition_{entry['repetition']}" / data["folder"] / model
+                # the low-data folds 5 to 9 validate on the cases of 0 to 4
+                yield [entry["dataset"], arm, entry["repetition"], fold % 5], data, results / f"fold_{fold}"
+
+
+def scores(data: dict[str, Any], folder: Path) -> Iterator[list[Any]]:
+    summary = json.loads((folder / "validation/summary.json").read_text())
+    for case in summary["metric_per_case"]:
+        name = Path(case["prediction_file"]).name.removesuffix(".nii.gz")
+        cluster = re.fullmatch(data["cluster"], name)[1]
+        for label, title in data["classes"].items():
+            dice = case["metrics"][str(label)]["Dice"]
+            yield [name, cluster, title, "" if isnan(dice) else dice]
+
+
+def curves(log: dict[str, list[float]]) -> Iterator[list[Any]]:
+    for epoch in range(len(log["train_losses"])):
+        yield [epoch, *(f"{log[name][epoch]:.6g}" if name in log else "" for name in CURVES.values())]
+
+
+def run(log: dict[str, list[float]], work: Path, folder: Path) -> list[Any]:
+    about = describe_model(folder.parent, folder.name.removeprefix("fold_"))
+    fold, settings = int(folder.name.removeprefix("fold_")), about["selfreg"] or {}
+    splits = json.loads((work / "nnUNet_preprocessed" / about["dataset"] / "splits_final.json").read_text())
+    times = zip(log["epoch_start_timestamps"], log["epoch_end_timestamps"], strict=True)
+    epochs = len(log["train_losses"])
+    iterations = epochs * int(json.loads((folder / "debug.json").read_text())["num_iterations_per_epoch"])
+    weights = [settings.get(name, 0) for name in ("lambda_scr", "lambda_ifd")]
+    seconds = round(sum(end - start for start, end in times), 1)
+    return [about["trainer"], about["plans"], *weights, epochs, iterations, len(splits[fold]["train"]), seconds]
+
+
+def main() -> None:
+    work = Path(sys.argv[1])
+    rows: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
+    for names, data, folder in runs(yaml.safe_load((Path(__file__).parent / "config.yaml").read_text()), work):
+        if not (folder / "validation/summary.json").is_file():
+            print("not finished:", *names)
+            continue
+        log = load_checkpoint(folder / "checkpoint_final.pth")["logging"]
+        rows["scores"] += [names + row for row in scores(data, folder)]
+        rows["curves"] += [names + row for row in curves(log)]
+        rows["runs"].append(names + run(log, work, folder))
+    RESULTS.mkdir(exist_ok=True)
+    for name, columns in COLUMNS.items():
+        with open(RESULTS / f"{name}.csv", "w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([columns, *rows[name]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""The study's numbers, from its raw results: means with their spread, and paired differences with their intervals.
+
+Scores are in Dice points, 0 to 100. A run is one training, named by its repetition and fold; it scores the validation
+cases of its fold. Arms are compared on the runs that both have.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.leaderboard import statistics
+
+MEAN = "mean"
+STOCK, PRIMARY = "stock", "selfreg"
+DATASETS = ("hippocampus", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # in this order, others after them
+ARMS = (STOCK, PRIMARY, "scr", "ifd")
+MARGIN = 1.0  # points
+RUN = ["dataset", "arm", "repetition", "fold"]
+_TEXT = dict.fromkeys(["dataset", "arm", "case", "cluster", "class", "trainer", "plans"], str)
+_COLUMNS = {
+    "scores": [*RUN, "case", "cluster", "class", "dice"],
+    "curves": [*RUN, "epoch", "train_loss", "val_loss", "pseudo_dice", "scr", "ifd", "share"],
+    "runs": [*RUN, *"trainer plans lambda_scr lambda_ifd epochs iterations training_cases seconds".split()],
+}
+_BUDGET = ["epochs", "iterations", "training_cases"]
+
+Run = tuple[int, int]  # repetition, fold
+Runs = Mapping[Run, pd.DataFrame]  # scores (cases x classes)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The scores of one data set.
+
+    Attributes:
+        name: As in the raw results.
+        classes: In the order of the raw results.
+        arms: The runs by arm, stock first.
+        clusters: The patient or picture that each case belongs to.
+        weights: `lambda_scr` and `lambda_ifd` by arm.
+    """
+
+    name: str
+    classes: Sequence[str]
+    arms: Mapping[str, Runs]
+    clusters: Mapping[str, str]
+    weights: Mapping[str, tuple[float, float]]
+
+    def paired(self, arm: str) -> list[Run]:
+        """The runs that stock and the arm both have."""
+        return sorted(set(self.arms[arm]) & set(self.arms[STOCK]))
+
+    def gains(self, arm: str = PRIMARY) -> pd.DataFrame:
+        """The arm minus stock in every case that both score (cases x classes)."""
+        runs = self.paired(arm)
+        return per_case(self.arms[arm], runs) - per_case(self.arms[STOCK], runs)
+
+    def summary(self) -> dict[str, Any]:
+        """Every number of the data set."""
+        return {
+            "classes": list(self.classes),
+            "arms": {arm: self._spread(runs) for arm, runs in self.arms.items()},
+            "comparisons": [
+                {
+                    "name": f"{arm} - {STOCK}",
+                    "role": "primary" if arm == PRIMARY else "exploratory",
+                    **self._compare(self.arms[arm], self.arms[STOCK]),
+                }
+                for arm in self.arms
+                if arm != STOCK and self.paired(arm)
+            ],
+            "noise": self._noise(),
+            "response": self._response(),
+        }
+
+    def _columns(self) -> dict[str, list[str]]:
+        return {MEAN: list(self.classes)} | {name: [name] for name in self.classes}
+
+    def _spread(self, runs: Runs) -> dict[str, Any]:
+        """Mean over cases, then classes, and its deviation over folds and over repetitions."""
+        repetitions, folds = ({run[place] for run in runs} for place in (0, 1))
+        # repetitions are compared on the folds that all of them have
+        shared = [fold for fold in folds if all((repetition, fold) in runs for repetition in repetitions)]
+        dice = {}
+        for name, columns in self._columns().items():
+            by_fold = [
+                np.mean([statistics.mean(runs[run][columns].to_numpy()) for run in sorted(runs) if run[1] == fold])
+                for fold in sorted(folds)
+            ]
+            by_repetition = [
+                statistics.mean(per_case(runs, [(repetition, fold) for fold in shared])[columns].to_numpy())
+                for repetition in sorted(repetitions)
+                if shared
+            ]
+            dice[name] = {
+                "mean": statistics.mean(per_case(runs, runs)[columns].to_numpy()),
+                "sd_folds": _deviation(by_fold),
+                "sd_repetitions": _deviation(by_repetition),
+            }
+        return {"runs": sorted(runs), "dice": dice}
+
+    def _compare(self, mine: Runs, its: Runs, only: Iterable[Run] | None = None) -> dict[str, Any]:
+        """Differences over cases with their interval, of every run, and over folds."""
+        runs = sorted(set(mine) & set(its) if only is None else only)
+        for run in runs:
+            if not mine[run].index.equals(its[run].index):
+                raise SelfRegError(
+                    f"{self.name}: repetition {run[0]}, fold {run[1]} scores other cases in the two arms"
+                )
+        selfreg, stock = per_case(mine, runs), per_case(its, runs)
+        clusters = np.array([self.clusters[case] for case in stock.index])
+        classes, over_folds, each = {}, {}, {run: {} for run in runs}
+        for name, columns in self._columns().items():
+            arrays = (frame[columns].to_numpy() for frame in (selfreg, stock))
+            classes[name] = asdict(statistics.difference(*arrays, clusters, MARGIN))
+            for run in runs:
+                means = [statistics.mean(arm[run][columns].to_numpy()) for arm in (mine, its)]
+                each[run][name] = means[0] - means[1]
+            folds = sorted({fold for _, fold in runs})
+            by_fold = np.array([np.mean([each[run][name] for run in runs if run[1] == fold]) for fold in folds])
+            mean, deviation = statistics.mean_and_sd(by_fold)
+            over_folds[name] = {
+                "mean": mean,
+                "sd": deviation,
+                "folds": dict(zip(map(str, folds), by_fold.tolist(), strict=True)),
+            }
+        return {
+            "classes": classes,
+            "over_folds": over_folds,
+            "runs": [{"repetition": run[0], "fold": run[1], "difference": each[run]} for run in runs],
+        }
+
+    def _noise(self) -> list[dict[str, Any]]:
+        """Stock against itself: what two runs of the same training differ by."""
+        by_repetition: dict[int, dict[Run, pd.DataFrame]] = {}
+        for (repetition, fold), frame in self.arms[STOCK].items():
+            by_repetition.setdefault(repetition, {})[0, fold] = frame
+        return [
+            {
+                "name": f"{STOCK} - {STOCK}, repetition {second} - {first}",
+                "role": "noise",
+                "repetitions": [first, second],
+                **self._compare(by_repetition[second], by_repetition[first]),
+            }
+            for first, second in combinations(sorted(by_repetition), 2)
+            if set(by_repetition[first]) & set(by_repetition[second])
+        ]
+
+    def _response(self) -> dict[str, Any] | None:
+        """Both terms at each weight, and each term alone, all on the runs that these arms share."""
+        arms = [arm for arm in self.arms if arm in ("scr", "ifd") or _is_weight(arm)]
+        runs = sorted(set(self.arms[STOCK]).intersection(*(self.arms[arm] for arm in arms)))
+        if len(arms) < 2 or not runs:
+            return None
+        found = {}
+        for arm in arms:
+            scr, ifd = self.weights[arm]
+            difference = self._compare(self.arms[arm], self.arms[STOCK], runs)["classes"][MEAN]
+            found[arm] = {"lambda_scr": scr, "lambda_ifd": ifd, **difference}
+        return {"runs": runs, "arms": found}
+
+
+def per_case(runs: Runs, only: Iterable[Run]) -> pd.DataFrame:
+    """Each case's scores, averaged over the repetitions among these runs (cases x classes)."""
+    by_repetition: dict[int, list[pd.DataFrame]] = {}
+    for run in sorted(only):
+        by_repetition.setdefault(run[0], []).append(runs[run])
+    frames = [pd.concat(frames) for frames in by_repetition.values()]
+    cases = sorted(set().union(*(frame.index for frame in frames)))
+    scores = statistics.over_runs(np.stack([frame.reindex(cases).to_numpy() for frame in frames]))
+    return pd.DataFrame(scores, index=cases, columns=frames[0].columns)
+
+
+def read_table(results: Path, name: str) -> pd.DataFrame:
+    """Reads `scores.csv`, `curves.csv` or `runs.csv`.
+
+    Raises:
+        SelfRegError: The file is missing, lacks a column, or holds a value of another type.
+    """
+    path = results / f"{name}.csv"
+    if not path.is_file():
+        raise SelfRegError(f"{path} does not exist; run the study's workflow first (examples/study/README.md)")
+    columns = _COLUMNS[name]
+    empty = {column: ["", "nan"] for column in columns if column not in _TEXT}
+    try:
+        table = pd.read_csv(path, usecols=columns, dtype=_TEXT, keep_default_na=False, na_values=empty)
+        table = table.astype({column: int if column in RUN else float for column in empty})
+    except ValueError as error:
+        raise SelfRegError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if table.empty:
+        raise SelfRegError(f"{path} holds no run")
+    return table
+
+
+def read_datasets(scores: pd.DataFrame, curves: pd.DataFrame, runs: pd.DataFrame) -> list[Dataset]:
+    """Arranges the scores by data set, arm and run.
+
+    Raises:
+        SelfRegError: A score stands there twice, a table lacks a run, a data set has no stock arm, or two arms differ
+            in their budget.
+    """
+    twice = scores[scores.duplicated(["dataset", "arm", "repetition", "case", "class"])]
+    if len(twice):
+        raise SelfRegError(f"scores.csv holds a score twice: {_named(twice.iloc[0][[*RUN, 'case', 'class']])}")
+    described = dict(runs.set_index(RUN).iterrows())
+    known = {
+        name: set(table[RUN].itertuples(index=False, name=None))
+        for name, table in (("scores.csv", scores), ("curves.csv", curves), ("runs.csv", runs))
+    }
+    for name, its in known.items():
+        if lacking := sorted(set().union(*known.values()) - its):
+            raise SelfRegError(f"{name} lacks the run {_named(dict(zip(RUN, lacking[0], strict=True)))}")
+    datasets = []
+    for name in sorted(set(scores["dataset"]), key=_place(DATASETS)):
+        part = scores[scores["dataset"] == name]
+        classes = list(dict.fromkeys(part["class"]))
+        arms = {}
+        for arm in sorted(set(part["arm"]), key=_place(ARMS)):
+            by_run = part[part["arm"] == arm].groupby(["repetition", "fold"])
+            arms[arm] = {
+                run: 100 * rows.pivot(index="case", columns="class", values="dice").reindex(columns=classes)
+                for run, rows in by_run
+            }
+        if STOCK not in arms:
+            raise SelfRegError(f"scores.csv has no {STOCK} arm of {name}: there is nothing to compare with")
+        weights = {}
+        for arm, its_runs in arms.items():
+            for run in its_runs:
+                row = described[(name, arm, *run)]
+                weights[arm] = (row["lambda_scr"], row["lambda_ifd"])
+                if run in arms[STOCK]:
+                    _check_budget(
+                        row, described[(name, STOCK, *run)], f"{name}, repetition {run[0]}, fold {run[1]}", arm
+                    )
+        clusters = dict(zip(part["case"], part["cluster"], strict=True))
+        datasets.append(Dataset(name, classes, arms, clusters, weights))
+    return datasets
+
+
+def cost(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Seconds of every arm's runs, and over those of the same runs of stock."""
+    found = []
+    for name in sorted(set(runs["dataset"]), key=_place(DATASETS)):
+        part = runs[runs["dataset"] == name]
+        seconds = {arm: rows.set_index(["repetition", "fold"])["seconds"] for arm, rows in part.groupby("arm")}
+        for arm in sorted(seconds, key=_place(ARMS)):
+            rows = part[part["arm"] == arm]
+            mean, deviation = statistics.mean_and_sd(seconds[arm].to_numpy())
+            ratios = (seconds[arm] / seconds[STOCK]).dropna()
+            found.append(
+                {
+                    "dataset": name,
+                    "arm": arm,
+                    "runs": len(rows),
+                    **{column: sorted(set(rows[column].astype(int).tolist())) for column in _BUDGET},
+                    "seconds": mean,
+                    "sd": deviation,
+                    "hours": float(rows["seconds"].sum()) / 3600,
+                    "over_stock": None
+                    if arm == STOCK or ratios.empty
+                    else {"median": float(ratios.median()), "low": float(ratios.min()), "high": float(ratios.max())},
+                }
+            )
+    return found
+
+
+def rounded(content: Any) -> Any:
+    """Six significant digits, beyond which processors differ; NaN becomes None."""
+    if isinstance(content, dict):
+        return {key: rounded(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [rounded(value) for value in content]
+    if isinstance(content, float):
+        return None if isnan(content) else float(f"{content:.6g}")
+    return content
+
+
+def _deviation(values: Sequence[float]) -> float | None:
+    return statistics.mean_and_sd(np.array(values))[1] if values else None
+
+
+def _is_weight(arm: str) -> bool:
+    """Whether an arm is SelfReg at some weight (`selfreg_0.1`), and not another variant."""
+    return arm == PRIMARY or arm.removeprefix(f"{PRIMARY}_").replace(".", "", 1).isdecimal()
+
+
+def _place(order: Sequence[str]) -> Any:
+    return lambda name: (order.index(name) if name in order else len(order), name)
+
+
+def _check_budget(mine: pd.Series, its: pd.Series, where: str, arm: str) -> None:
+    for column in _BUDGET:
+        if mine[column] != its[column]:
+            raise SelfRegError(
+                f"{where}: {arm} has {column} {mine[column]:g}, {STOCK} {its[column]:g}; train both alike"
+            )
+
+
+def _named(run: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in run.items())

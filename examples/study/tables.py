@@ -1,0 +1,149 @@
+"""The study's numbers as Markdown tables."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from comparison import MEAN
+
+_BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def sections(content: Mapping[str, Any]) -> dict[str, str]:
+    """The tables of every data set, and of the cost, by name."""
+    return {name: _dataset(part) for name, part in content["datasets"].items()} | {"cost": _cost(content["cost"])}
+
+
+def page(parts: Mapping[str, str]) -> str:
+    """`tables.md`."""
+    head = "Rebuilt by `python examples/study/analyse.py`; `documentation/evidence.md` says how to read them."
+    return f"# Tables of the study\n\n{head}\n" + "".join(f"\n## {name}\n\n{text}" for name, text in parts.items())
+
+
+def filled(text: str, parts: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Puts each table between its markers, and empties the markers of what was not run.
+
+    Returns:
+        The text, and the names of the tables that it has no markers for.
+    """
+    names = [match[2] for match in _BLOCK.finditer(text)]
+    return _BLOCK.sub(lambda match: match[1] + parts.get(match[2], "") + match[3], text), [
+        name for name in parts if name not in names
+    ]
+
+
+def _dataset(part: Mapping[str, Any]) -> str:
+    blocks = [
+        "**Dice [%]**",
+        _grid(
+            ["arm", "class", "runs", "mean", "SD over folds", "SD over repetitions"],
+            (
+                [arm, name, len(about["runs"]), *map(_number, about["dice"][name].values())]
+                for arm, about in part["arms"].items()
+                for name in (MEAN, *part["classes"])
+            ),
+            text=2,
+        ),
+    ]
+    compared = [*part["comparisons"], *part["noise"]]
+    if compared:
+        head = "comparison, class, runs, difference, 95 % CI, p, better, worse, cases, clusters, mean ± SD over folds"
+        blocks += [
+            "**Differences [Dice points]**",
+            _grid(
+                ["comparison", "role", *head.split(", ")[1:]],
+                (
+                    [
+                        *(about["name"], _role(about, name), name, len(about["runs"])),
+                        *_difference(found),
+                        *(found["clusters"], _spread(about["over_folds"][name])),
+                    ]
+                    for about in compared
+                    for name, found in about["classes"].items()
+                ),
+                text=3,
+            ),
+            "**Differences of each run [Dice points], mean over classes**",
+            _each_run(compared),
+        ]
+    if response := part["response"]:
+        count = len(response["runs"])
+        blocks += [
+            f"**Weights [Dice points], all on the same {count} run{'s'[: count > 1]}, exploratory**",
+            _grid(
+                "comparison, lambda_scr, lambda_ifd, difference, 95 % CI, p, better, worse, cases".split(", "),
+                (
+                    [f"{arm} - stock", f"{found['lambda_scr']:g}", f"{found['lambda_ifd']:g}", *_difference(found)]
+                    for arm, found in response["arms"].items()
+                ),
+            ),
+        ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _each_run(compared: Sequence[Mapping[str, Any]]) -> str:
+    folds = sorted({run["fold"] for about in compared for run in about["runs"]})
+    rows = []
+    for about in compared:
+        repetitions = sorted({run["repetition"] for run in about["runs"]})
+        for repetition in repetitions:
+            found = {r["fold"]: r["difference"][MEAN] for r in about["runs"] if r["repetition"] == repetition}
+            label = "" if about["role"] == "noise" else repetition
+            rows.append([about["name"], label, *(_number(found.get(fold), "+.2f") for fold in folds)])
+        if len(repetitions) > 1:
+            means = about["over_folds"][MEAN]["folds"]
+            rows.append([about["name"], "mean", *(_number(means.get(str(fold)), "+.2f") for fold in folds)])
+    return _grid(["comparison", "repetition", *(f"fold {fold}" for fold in folds)], rows, text=2)
+
+
+def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
+    head = "data set, arm, runs, training cases, epochs x iterations, seconds a run, hours in all, over stock"
+    return (
+        _grid(
+            [*head.split(", ")[:-1], "over stock, median (range)"],
+            (
+                [
+                    row["dataset"],
+                    row["arm"],
+                    row["runs"],
+                    _range(row["training_cases"]),
+                    f"{_range(row['epochs'])} x {_range(row['iterations'])}",
+                    f"{row['seconds']:.0f}" + (f" ± {row['sd']:.0f}" if row["sd"] is not None else ""),
+                    f"{row['hours']:.1f}",
+                    "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["over_stock"]) if row["over_stock"] else "",
+                ]
+                for row in rows
+            ),
+            text=2,
+        )
+        + "\n"
+    )
+
+
+def _grid(head: Sequence[str], rows: Iterable[Sequence[Any]], text: int = 1) -> str:
+    """A table whose first columns are text and the others numbers."""
+    align = ["---"] * text + ["---:"] * (len(head) - text)
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, align, *rows))
+
+
+def _role(about: Mapping[str, Any], name: str) -> str:
+    """What was registered as primary is the mean over classes alone."""
+    return "exploratory" if about["role"] == "primary" and name != MEAN else about["role"]
+
+
+def _difference(found: Mapping[str, Any]) -> list[str]:
+    interval = "-" if found["low"] is None else f"{_number(found['low'], '+.2f')} to {_number(found['high'], '+.2f')}"
+    p = "-" if found["p"] is None else "< 0.001" if found["p"] < 0.001 else f"{found['p']:.3f}"
+    return [_number(found["mean"], "+.2f"), interval, p, *(str(found[key]) for key in ("better", "worse", "cases"))]
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    return _number(found["mean"], "+.2f") + (f" ± {found['sd']:.2f}" if found["sd"] is not None else "")
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(round(value, 2) + 0.0, form)  # + 0.0: no -0.00
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"

@@ -1,0 +1,343 @@
+"""The study's analysis on raw results whose numbers are known by hand, and the rebuild of the committed ones."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
+
+from analyse import main, rebuild
+from comparison import RUN, read_datasets, read_table, rounded
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "examples" / "study"
+LAMBDAS = {"stock": (0, 0), "selfreg": (0.015, 0.015), "scr": (0.015, 0), "ifd": (0, 0.015)}
+MARKERS = "# Page\n\n" + "\n".join(
+    f"<!-- tables.md: {name} -->\n<!-- end -->" for name in ("hippocampus", "acdc", "acdc_10", "cost")
+)
+
+
+class Raw:
+    """Raw results in a folder, run by run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.results, self.documentation = folder / "results", folder / "documentation"
+        self.scores, self.curves, self.runs = [], [], []
+
+    def add(self, dataset, arm, repetition, fold, scores, seconds=100.0, epochs=2):
+        """Adds a run with its scores: by case, the Dice of each class, 0 to 1, or None."""
+        run = dict(zip(RUN, (dataset, arm, repetition, fold), strict=True))
+        for case, by_class in scores.items():
+            for name, dice in by_class.items():
+                cluster = case.split("_")[0]
+                self.scores.append({**run, "case": case, "cluster": cluster, "class": name, "dice": dice})
+        weight = float(arm.removeprefix("selfreg_")) if arm.startswith("selfreg_") else None
+        scr, ifd = LAMBDAS[arm] if weight is None else (weight, weight)
+        self.runs.append(
+            {**run, "trainer": "trainer", "plans": "plans", "lambda_scr": scr, "lambda_ifd": ifd, "epochs": epochs}
+            | {"iterations": 50, "training_cases": 160, "seconds": seconds}
+        )
+        for epoch in range(epochs):
+            dice = 0.9 * (1 - np.exp(-(epoch + 1) / 8)) + 0.01 * np.sin(epoch * (1 + fold + 5 * repetition) + len(arm))
+            loss = {"train_loss": -dice, "val_loss": -dice, "pseudo_dice": dice}
+            terms = {"scr": 0.7, "ifd": 1.3, "share": 0.2 / (epoch + 1) + 0.002 * fold}
+            if arm == "stock":
+                terms = dict.fromkeys(terms)
+            self.curves.append({**run, "epoch": epoch, **loss, **terms})
+
+    def write(self, page=MARKERS):
+        self.results.mkdir(parents=True, exist_ok=True)
+        self.documentation.mkdir(exist_ok=True)
+        (self.documentation / "evidence.md").write_text(page)
+        for name in ("scores", "curves", "runs"):
+            pd.DataFrame(getattr(self, name)).to_csv(self.results / f"{name}.csv", index=False)
+
+    def rebuilt(self, page=MARKERS):
+        self.write(page)
+        files = rebuild(self.results, self.documentation)
+        return {path.name: text for path, text in files.items()}
+
+    def numbers(self, dataset="hippocampus"):
+        self.write()
+        datasets = read_datasets(*(read_table(self.results, name) for name in ("scores", "curves", "runs")))
+        return rounded(next(part for part in datasets if part.name == dataset).summary())
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return Raw(tmp_path)
+
+
+def realistic(raw, epochs=10):
+    """Three data sets of the size of the real ones: 200 cases, 160 of 80 patients, and the same in folds 5 to 9."""
+    rng = np.random.default_rng(0)
+    cases = {"hippocampus": [f"h{number:03}" for number in range(200)]}
+    cases["acdc"] = cases["acdc_10"] = [f"patient{number // 2:03}_{number % 2}" for number in range(160)]
+    for dataset, names in cases.items():
+        classes = ["anterior", "posterior"] if dataset == "hippocampus" else ["RV", "Myo", "LV"]
+        difficulty = rng.beta(12, 2, (len(names), len(classes)))
+        runs = [(arm, 0, fold) for arm in ("stock", "selfreg") for fold in range(5)]
+        if dataset == "hippocampus":
+            runs += [(arm, 1, fold) for arm, _, fold in runs]
+            runs += [(arm, 0, fold) for arm in ("scr", "ifd", "selfreg_0.1", "selfreg_1.0") for fold in range(2)]
+        for arm, repetition, fold in runs:
+            gain = {"stock": 0, "selfreg_1.0": -0.02, "selfreg_0.1": -0.002}.get(arm, 0.003) + rng.normal(0, 0.004)
+            dice = np.clip(difficulty + gain + rng.normal(0, 0.02, difficulty.shape), 0, 1).round(6)
+            scores = {
+                case: dict(zip(classes, dice[number], strict=True))
+                for number, case in enumerate(names)
+                if number // 2 % 5 == fold
+            }
+            seconds = rng.normal(300 if arm == "stock" else 330, 10)
+            raw.add(dataset, arm, repetition, fold + 5 * (dataset == "acdc_10"), scores, seconds, epochs)
+
+
+def six(gain=(0,) * 6, start=0.8):
+    return {f"c{number}": {"a": start + gain[number], "b": start - 0.2 + gain[number]} for number in range(6)}
+
+
+def test_difference_of_known_size(raw):
+    raw.add("hippocampus", "stock", 0, 0, six())
+    raw.add("hippocampus", "selfreg", 0, 0, six([0.005, 0.015, 0.02, 0.025, 0.03, 0.085]))
+    found = raw.numbers()
+    (primary,) = found["comparisons"]
+    assert (primary["name"], primary["role"]) == ("selfreg - stock", "primary")
+    for name in ("mean", "a", "b"):
+        difference = primary["classes"][name]
+        assert difference["mean"] == pytest.approx(3)  # 18 points over 6 cases
+        assert difference["p"] == pytest.approx(2 / 2**6)  # all six above zero
+        assert (difference["better"], difference["worse"]) == (5, 0)
+        assert (difference["cases"], difference["clusters"]) == (6, 6)
+        assert 0.5 < difference["low"] < 3 < difference["high"] < 8.5
+    dice = found["arms"]["stock"]["dice"]
+    assert [dice[name]["mean"] for name in ("mean", "a", "b")] == pytest.approx([70, 80, 60])
+    assert found["arms"]["selfreg"]["dice"]["mean"]["mean"] == pytest.approx(73)
+
+
+def test_clusters_are_resampled_whole(raw):
+    """Six cases of two patients: a sample holds one of them twice, or both."""
+    cases = {f"p{number // 3}_{number}": {"a": 0.5} for number in range(6)}
+    better = {case: {"a": 0.51 if case.startswith("p0") else 0.53} for case in cases}
+    raw.add("acdc", "stock", 0, 0, cases)
+    raw.add("acdc", "selfreg", 0, 0, better)
+    difference = raw.numbers("acdc")["comparisons"][0]["classes"]["mean"]
+    assert (difference["cases"], difference["clusters"]) == (6, 2)
+    assert (difference["low"], difference["mean"], difference["high"]) == pytest.approx((1, 2, 3))
+
+
+def test_fewer_folds_in_an_arm(raw):
+    """Arms are compared on the runs that both have: stock's other fold and repetition count in its own row alone."""
+    far = {f"d{number}": {"a": 0.1, "b": 0.1} for number in range(6)}
+    for repetition in (0, 1):
+        raw.add("hippocampus", "stock", repetition, 0, six(start=0.8 + 0.04 * repetition))
+        raw.add("hippocampus", "stock", repetition, 1, far)
+    raw.add("hippocampus", "selfreg", 0, 0, six([0.02] * 6))
+    raw.add("hippocampus", "selfreg", 0, 1, far)
+    raw.add("hippocampus", "scr", 0, 0, six([0.01] * 6))
+    raw.add("hippocampus", "selfreg_0.1", 0, 0, six([-0.03] * 6))
+    found = raw.numbers()
+    by_name = {about["name"]: about for about in found["comparisons"]}
+    assert list(by_name) == ["selfreg - stock", "scr - stock", "selfreg_0.1 - stock"]
+    assert [len(about["runs"]) for about in by_name.values()] == [2, 1, 1]
+    assert [about["role"] for about in by_name.values()] == ["primary", "exploratory", "exploratory"]
+    means = [about["classes"]["mean"]["mean"] for about in by_name.values()]
+    assert means == pytest.approx([1, 1, -3])  # of 12, 6 and 6 cases
+    assert found["arms"]["stock"]["dice"]["mean"]["mean"] == pytest.approx((72 + 10) / 2)
+    response = found["response"]
+    assert response["runs"] == [[0, 0]]
+    assert {arm: about["lambda_scr"] for arm, about in response["arms"].items()} == {
+        "selfreg": 0.015, "scr": 0.015, "selfreg_0.1": 0.1,
+    }  # fmt: skip
+    assert [about["mean"] for about in response["arms"].values()] == pytest.approx([2, 1, -3])
+
+
+def test_spread_over_folds_and_repetitions(raw):
+    """Means of the runs: fold 0 70 and 74, fold 1 80 and 80; SelfReg 1 and 3 points above, then 0 and 2."""
+    for repetition, starts in enumerate([(0.8, 0.9), (0.84, 0.9)]):
+        for fold, start in enumerate(starts):
+            other = {f"f{fold}{case}": dice for case, dice in six(start=start).items()}
+            gain = [(0.01, 0.03), (0.0, 0.02)][fold][repetition]
+            more = {case: {name: value + gain for name, value in dice.items()} for case, dice in other.items()}
+            raw.add("hippocampus", "stock", repetition, fold, other)
+            raw.add("hippocampus", "selfreg", repetition, fold, more)
+    found = raw.numbers()
+    stock = found["arms"]["stock"]["dice"]["mean"]
+    assert stock["mean"] == pytest.approx(76)
+    assert stock["sd_folds"] == pytest.approx(8 / np.sqrt(2), rel=1e-5)  # 72 and 80
+    assert stock["sd_repetitions"] == pytest.approx(2 / np.sqrt(2), rel=1e-5)  # 75 and 77
+    (primary,) = found["comparisons"]
+    assert primary["over_folds"]["mean"]["folds"] == pytest.approx({"0": 2, "1": 1})
+    assert primary["over_folds"]["mean"]["mean"] == pytest.approx(1.5)
+    assert primary["over_folds"]["mean"]["sd"] == pytest.approx(1 / np.sqrt(2), rel=1e-5)
+    assert [run["difference"]["mean"] for run in primary["runs"]] == pytest.approx([1, 0, 3, 2])
+    (noise,) = found["noise"]
+    assert noise["name"] == "stock - stock, repetition 1 - 0"
+    assert noise["classes"]["mean"]["mean"] == pytest.approx(2)
+    assert (noise["classes"]["mean"]["better"], noise["classes"]["mean"]["worse"]) == (6, 0)
+    assert noise["over_folds"]["mean"]["folds"] == pytest.approx({"0": 4, "1": 0})
+
+
+def test_repetitions_are_compared_on_the_folds_that_all_have(raw):
+    for repetition in (0, 1):
+        raw.add("hippocampus", "stock", repetition, 0, six(start=0.8 + 0.02 * repetition))
+    raw.add("hippocampus", "stock", 0, 1, {f"d{number}": {"a": 0.1, "b": 0.1} for number in range(6)})
+    assert raw.numbers()["arms"]["stock"]["dice"]["mean"]["sd_repetitions"] == pytest.approx(2 / np.sqrt(2), rel=1e-5)
+
+
+def test_dice_that_is_not_counted(raw):
+    """A class absent from reference and prediction leaves its mean, and the case's difference comes from the other."""
+    raw.add("hippocampus", "stock", 0, 0, {"c0": {"a": 0.8, "b": None}, "c1": {"a": 0.6, "b": 0.5}})
+    raw.add("hippocampus", "selfreg", 0, 0, {"c0": {"a": 0.84, "b": None}, "c1": {"a": 0.62, "b": 0.49}})
+    found = raw.numbers()
+    assert found["arms"]["stock"]["dice"]["mean"]["mean"] == pytest.approx((70 + 50) / 2)
+    assert found["arms"]["stock"]["dice"]["b"]["mean"] == pytest.approx(50)
+    classes = found["comparisons"][0]["classes"]
+    assert classes["mean"]["mean"] == pytest.approx((3 - 1) / 2)
+    assert (classes["mean"]["better"], classes["mean"]["cases"]) == (1, 2)
+    assert (classes["b"]["mean"], classes["b"]["cases"], classes["b"]["low"]) == (pytest.approx(-1), 1, None)
+
+
+def test_one_repetition_and_one_fold(raw):
+    raw.add("hippocampus", "stock", 0, 0, six())
+    raw.add("hippocampus", "selfreg", 0, 0, six([0.02] * 6))
+    found = raw.numbers()
+    assert found["arms"]["stock"]["dice"]["mean"] == {
+        "mean": pytest.approx(70), "sd_folds": None, "sd_repetitions": None,
+    }  # fmt: skip
+    assert found["noise"] == []
+    assert found["response"] is None
+    assert found["comparisons"][0]["over_folds"]["mean"]["sd"] is None
+    files = raw.rebuilt()
+    assert "| stock | mean | 1 | 70.00 | - | - |" in files["tables.md"]
+    assert json.loads(files["tables.json"])["datasets"]["hippocampus"] == found
+    assert set(files) == {"tables.json", "tables.md", "evidence.md", "differences.svg", "learning_curves.svg"}
+
+
+def test_cost(raw):
+    for fold, seconds in enumerate([(100, 110), (200, 260), (300, 300)]):
+        cases = {f"f{fold}{case}": dice for case, dice in six().items()}
+        for arm, its in zip(("stock", "selfreg"), seconds, strict=True):
+            raw.add("hippocampus", arm, 0, fold, cases, its)
+    assert "| hippocampus | stock | 3 | 160 | 2 x 50 | 200 ± 100 | 0.2 |  |" in raw.rebuilt()["tables.md"]
+    row = "| hippocampus | selfreg | 3 | 160 | 2 x 50 | 223 ± 100 | 0.2 | 1.10 (1.00 to 1.30) |"
+    assert row in raw.rebuilt()["tables.md"]
+
+
+def test_page_is_filled_between_its_markers(raw):
+    raw.add("hippocampus", "stock", 0, 0, six())
+    raw.add("hippocampus", "selfreg", 0, 0, six([0.02] * 6))
+    stale = MARKERS.replace("acdc -->\n", "acdc -->\nstale\n")
+    files = raw.rebuilt(stale)
+    page = files["evidence.md"]
+    section = re.search(r"## hippocampus\n\n(.*?)\n## cost", files["tables.md"], re.DOTALL)[1]
+    assert f"<!-- tables.md: hippocampus -->\n{section}<!-- end -->" in page
+    assert "| selfreg - stock | primary | mean | 1 | +2.00 | +2.00 to +2.00 |" in page
+    assert "| selfreg - stock | exploratory | a | 1 | +2.00 |" in page
+    assert "<!-- tables.md: acdc -->\n<!-- end -->" in page
+    assert raw.rebuilt(page)["evidence.md"] == page
+
+
+def test_check_names_what_would_change(raw, capsys):
+    raw.add("hippocampus", "stock", 0, 0, six())
+    raw.add("hippocampus", "selfreg", 0, 0, six([0.02] * 6))
+    raw.write()
+    folders = ["--results", str(raw.results), "--documentation", str(raw.documentation)]
+    before = sorted(raw.results.iterdir())
+    with pytest.raises(SystemExit, match=r"tables\.md would change"):
+        main([*folders, "--check"])
+    assert sorted(raw.results.iterdir()) == before
+    main(folders)
+    main([*folders, "--check"])
+    table = raw.results / "tables.md"
+    table.write_text(table.read_text().replace("+2.00", "+2.10"))
+    with pytest.raises(SystemExit) as stopped:
+        main([*folders, "--check"])
+    assert stopped.value.code == f"{table} would change"
+
+
+def test_rebuild_does_not_depend_on_the_process(raw):
+    realistic(raw, epochs=3)
+    raw.write()
+    files = {path: text.encode() for path, text in rebuild(raw.results, raw.documentation).items()}
+    assert len(files) == 6
+    command = [sys.executable, STUDY / "analyse.py", "--results", raw.results, "--documentation", raw.documentation]
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT), "MPLBACKEND": "svg"}
+    subprocess.run(command, check=True, env=environment, cwd=raw.results)
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def _twice(raw):
+    raw.add("hippocampus", "stock", 0, 0, six())
+
+
+def _budget(raw):
+    raw.add("hippocampus", "selfreg", 0, 0, six(), epochs=3)
+
+
+def _other_cases(raw):
+    raw.add("hippocampus", "selfreg", 0, 0, {"other": {"a": 0.5, "b": 0.5}})
+
+
+def _no_stock(raw):
+    raw.add("acdc", "selfreg", 0, 0, six())
+
+
+def _not_described(raw):
+    raw.runs[0]["fold"] = 3
+
+
+def _no_curve(raw):
+    raw.add("hippocampus", "stock", 1, 0, six())
+    raw.curves = [row for row in raw.curves if row["repetition"] == 0]
+
+
+def _no_marker(raw):
+    raw.add("glas224", "stock", 0, 0, six())
+
+
+def _not_a_number(raw):
+    raw.scores[0]["dice"] = "good"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "line"),
+    [
+        (_twice, "scores.csv holds a score twice: dataset hippocampus, arm stock, repetition 0, fold 0, case c0"),
+        (_budget, "hippocampus, repetition 0, fold 0: selfreg has epochs 3, stock 2"),
+        (_other_cases, "hippocampus: repetition 0, fold 0 scores other cases"),
+        (_no_stock, "scores.csv has no stock arm of acdc"),
+        (_not_described, "scores.csv lacks the run dataset hippocampus, arm stock, repetition 0, fold 3"),
+        (_no_curve, "curves.csv lacks the run dataset hippocampus, arm stock, repetition 1, fold 0"),
+        (_no_marker, "has no place for glas224; add the lines <!-- tables.md: glas224 -->"),
+        (_not_a_number, "scores.csv cannot be read"),
+    ],
+)
+def test_refusals_are_one_line(raw, break_it, line):
+    raw.add("hippocampus", "stock", 0, 0, six())
+    break_it(raw)
+    raw.write()
+    with pytest.raises(SystemExit) as stopped:
+        main(["--results", str(raw.results), "--documentation", str(raw.documentation)])
+    assert line in stopped.value.code
+    assert "\n" not in stopped.value.code
+    assert len(list(raw.results.iterdir())) == 3
+
+
+def test_without_results_the_workflow_is_named(raw):
+    with pytest.raises(SystemExit, match=r"scores\.csv does not exist; run the study's workflow first"):
+        main(["--results", str(raw.results)])
+
+
+@pytest.mark.skipif(not (STUDY / "results" / "scores.csv").is_file(), reason="the study has no results yet")
+def test_committed_results_are_rebuilt_byte_for_byte():
+    files = rebuild(STUDY / "results", ROOT / "documentation")
+    assert {path.name: path.read_bytes() == text.encode() for path, text in files.items()} == dict.fromkeys(
+        (path.name for path in files), True
+    )
