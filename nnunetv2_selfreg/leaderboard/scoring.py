@@ -229,6 +229,8 @@ def _incomplete(
     lines = [test] if test else []
     if missing.get("train"):
         lines.append(f"missing in training: {_listed(missing['train'])}")
+    for lack in missing.get("train or test", []):  # of a split that is drawn over what is there
+        lines.append(f"{lack} missing in training or test, so another split was drawn")
     if not lines and not about.get("complete", True):
         lines.append("converted data set incomplete")
     if run.fold == ENSEMBLE and epochs and len(epochs) != FOLDS:

@@ -97,8 +97,12 @@ def test_pictures_missing_from_a_set_without_published_names(kind, count, copy_o
     source = copy_of(kind)
     for path in source.rglob("2019_00004_1-1*" if kind == "digestpath" else "GT2012007-1-400-001.png"):
         path.unlink()
-    with pytest.raises(SelfRegError, match=rf"missing: 1 of {count} pictures"):
+    said = f"1 of {count} pictures (their names are not published)"
+    with pytest.raises(SelfRegError, match=re.escape(f"1 missing: {said};")):
         convert(kind, source)
+    convert(kind, source, "--allow-incomplete")
+    (dataset,) = raw.iterdir()
+    assert about(dataset)["missing"] == {"train": [], "test": [], "train or test": [said]}
 
 
 def test_a_positive_without_mask_is_no_negative(copy_of, raw):

@@ -277,11 +277,15 @@ def test_patches_are_clustered_by_image(tmp_path: Path) -> None:
     for name in ("case_1_y00000_x00512", "case_1_y00512_x00000", "case_2_y00000_x00000"):
         for part in ("predictions", "labelsTs"):
             write_picture(tmp_path / part / f"{name}.png", np.eye(8))
-    write_dataset(tmp_path, {"background": 0, "lesion": 1}, ".png", benchmark={"missing": {"train": ["a", "b"]}})
+    missing = {"train": ["a", "b"], "test": [], "train or test": ["3 of 660 pictures"]}
+    write_dataset(tmp_path, {"background": 0, "lesion": 1}, ".png", benchmark={"missing": missing})
     table, sidecar = scored(tmp_path, "digestpath", fold="0")
     assert set(table["cluster"]) == {"case_1", "case_2"}
     assert set(table[table["metric"] == "pixel_accuracy"]["value"]) == {1.0}
-    assert sidecar["incomplete"] == ["missing in training: a, b"]
+    assert sidecar["incomplete"] == [
+        "missing in training: a, b",
+        "3 of 660 pictures missing in training or test, so another split was drawn",
+    ]
 
 
 def test_a_fold_must_be_given_where_folds_are_scored_alone(glas: Path, capsys: pytest.CaptureFixture[str]) -> None:
