@@ -74,4 +74,4 @@ nnUNetv2_selfreg leaderboard score acdc "$predictions" "$raw/labelsTs" --dataset
 
 # 6. the table: every trainer that was scored so far, and the published numbers
 nnUNetv2_selfreg leaderboard table "$work/results"
-awk '/^\|/ { print; rows = 1; next } rows { exit }' "$work/results/table.md" # the first of its tables
+awk '/^\|/ { gsub(/\\/, ""); print; rows = 1; next } rows { exit }' "$work/results/table.md" # the first of its tables

@@ -247,8 +247,13 @@ def test_pictures_are_scored_from_the_command_line(glas: Path, capsys: pytest.Ca
 
 
 def test_test_a_is_a_part_of_the_images(glas: Path) -> None:
+    (glas / "labelsTs" / "testA_60.png").unlink()
+    (glas / "predictions" / "testA_60.png").unlink()
+    about = {"name": "glas", "missing": {"train": [], "test": ["testA_60", "testB_20"]}, "complete": False}
+    write_dataset(glas, {"background": 0, "gland": 1}, ".png", benchmark=about)
     table, sidecar = scored(glas, "glas_test_a", fold="0")
-    assert (sidecar["cases"], sidecar["incomplete"]) == (60, [])
+    assert (sidecar["cases"], sidecar["incomplete"]) == (59, ["1 of 60 images missing"])
+    assert sidecar["missing"]["test"] == ["testA_60"]
     assert all(case.startswith("testA_") for case in table["case"])
     accuracy = table[table["metric"] == "pixel_accuracy"].set_index("case")["value"]
     assert accuracy["testA_1"] == pytest.approx(1 - 2 * 16 / 600)
