@@ -184,6 +184,7 @@ def test_digestpath(archive, raw, capsys):
     order = np.random.default_rng(0).permutation(660)[:132]
     test = {everything[index] for index in order}
     assert set(cases(dataset, "TsWhole", ".png")) == test
+    assert not (dataset / "imagesTrWhole").exists()
     patches = {"Tr": cases(dataset, "Tr", ".png"), "Ts": cases(dataset, "Ts", ".png")}
     for number in range(5):
         name = f"2019_{number:05d}_1-1"
