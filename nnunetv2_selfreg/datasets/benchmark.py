@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 Part = Literal["train", "test"]
+Either = Literal["train or test"]
 
 MISSING = "missing"
 EXTRA = "extra"
@@ -56,13 +57,13 @@ class Survey:
 
     Attributes:
         cases: What can be converted, as far as file names tell.
-        missing: Cases of the protocol that will not be there.
+        missing: Cases of the protocol that will not be there, by part.
         problems: What is not as the protocol asks, by kind.
         notes: What the user should know besides.
     """
 
     cases: list[Case] = field(default_factory=list)
-    missing: dict[Part, list[str]] = field(default_factory=lambda: {"train": [], "test": []})
+    missing: dict[Part | Either, list[str]] = field(default_factory=lambda: {"train": [], "test": []})
     problems: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -70,9 +71,9 @@ class Survey:
         """Notes what is wrong."""
         self.problems.setdefault(kind, []).append(what)
 
-    def lacks(self, part: Part, name: str, what: str | None = None) -> None:
+    def lacks(self, part: Part | Either, name: str, what: str | None = None) -> None:
         """Notes a case that is not there; `what` names the file that it lacks."""
-        self.missing[part].append(name)
+        self.missing.setdefault(part, []).append(name)
         self.problem(MISSING, what or name)
 
     def pair(self, name: str, part: Part, image: Path | None, label: Path | None, files: str) -> None:

@@ -44,7 +44,7 @@ def _survey(files: Sequence[Path]) -> Survey:
             survey.cases.append(Case(name, "test" if name in test else "train", image, labels.get(name), group=name))
     if len(images) < PICTURES:
         lack = f"{PICTURES - len(images)} of {PICTURES} pictures (their names are not published)"
-        survey.lacks("train", lack)
+        survey.lacks("train or test", lack)
     elif len(images) > PICTURES:
         survey.problem(EXTRA, f"{len(images) - PICTURES} pictures over {PICTURES}")
     return survey

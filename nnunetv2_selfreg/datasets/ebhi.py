@@ -27,7 +27,8 @@ def _survey(files: Sequence[Path]) -> Survey:
         part: Part = "test" if name in test else "train"
         survey.pair(name, part, images.get(name), labels.get(name), f"image/{name}.png and label/{name}.png")
     if len(names) < PICTURES:
-        survey.lacks("train", f"{PICTURES - len(names)} of {PICTURES} pictures (their names are not published)")
+        lack = f"{PICTURES - len(names)} of {PICTURES} pictures (their names are not published)"
+        survey.lacks("train or test", lack)
     elif len(names) > PICTURES:
         survey.problem(EXTRA, f"{len(names) - PICTURES} pictures over {PICTURES}")
     return survey

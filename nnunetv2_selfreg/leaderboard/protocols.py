@@ -47,6 +47,10 @@ class Benchmark:
     subset: str | None = None
     sizes: tuple[str, ...] = ()
 
+    def counts(self, case: str) -> bool:
+        """Whether a case is one of those that count."""
+        return self.subset is None or re.fullmatch(self.subset, case) is not None
+
     def cluster_of(self, case: str) -> str:
         """Names the independent unit that a case belongs to.
 

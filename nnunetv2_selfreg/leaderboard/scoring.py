@@ -1,7 +1,6 @@
 """Every test case of a benchmark scored by the benchmark's rule and by nnU-Net's, with what made the predictions."""
 
 import csv
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -122,16 +121,18 @@ def _check_dataset(run: Run, benchmark: Benchmark, dataset: Mapping[str, Any]) -
     expected = list(range(len(benchmark.classes) + 1))
     if not all(type(label) is int for label in labels) or sorted(labels) != expected:
         raise SelfRegError(f"{path} has labels {labels}, but {run.benchmark} has {expected}; choose another benchmark")
-    about = dataset.get("benchmark", {})
+    about = dict(dataset.get("benchmark", {}))
     name = about.get("name", benchmark.dataset)
     if name != benchmark.dataset:
         raise SelfRegError(f"{path} is the data set of {name}, not of {run.benchmark}; choose another benchmark")
+    if "test" in about.get("missing", {}):
+        about["missing"] = {**about["missing"], "test": list(filter(benchmark.counts, about["missing"]["test"]))}
     return about
 
 
 def _cases(run: Run, benchmark: Benchmark, ending: str, allow_incomplete: bool) -> tuple[list[str], list[str]]:
     """Names the cases to score, and those that have no prediction."""
-    predicted, there = (_names(folder, ending, benchmark.subset) for folder in (run.predictions, run.references))
+    predicted, there = (_names(folder, ending, benchmark) for folder in (run.predictions, run.references))
     if not there:
         raise SelfRegError(f"{run.references} holds no {ending} file to score for {run.benchmark}")
     if benchmark.cases is not None and len(there) > benchmark.cases:
@@ -151,11 +152,11 @@ def _cases(run: Run, benchmark: Benchmark, ending: str, allow_incomplete: bool) 
     return sorted(predicted), missing
 
 
-def _names(folder: Path, ending: str, subset: str | None) -> set[str]:
+def _names(folder: Path, ending: str, benchmark: Benchmark) -> set[str]:
     if not folder.is_dir():
         raise SelfRegError(f"{folder} is not a folder")
     names = {path.name.removesuffix(ending) for path in folder.glob(f"*{ending}") if not path.name.startswith(".")}
-    return {name for name in names if subset is None or re.fullmatch(subset, name)}
+    return set(filter(benchmark.counts, names))
 
 
 def _reader(dataset: Mapping[str, Any]) -> Any:
@@ -229,6 +230,8 @@ def _incomplete(
     lines = [test] if test else []
     if missing.get("train"):
         lines.append(f"missing in training: {_listed(missing['train'])}")
+    for lack in missing.get("train or test", []):  # of a split that is drawn over what is there
+        lines.append(f"{lack} missing in training or test, so another split was drawn")
     if not lines and not about.get("complete", True):
         lines.append("converted data set incomplete")
     if run.fold == ENSEMBLE and epochs and len(epochs) != FOLDS:

@@ -164,6 +164,7 @@ class Summary:
         if any(part["published"] for part in self.content["measures"]):
             lines.append(HONESTY)
         lines += [_made_of(row) for row in self.content["arms"]]
+        lines += _missing(self.content["arms"])
         for row in self.content["elsewhere"]:
             value = _number(row["values"][MEAN])
             lines.append(f"Not comparable ({row['protocol']}): {row['method']} {value}, {row['source']}.")
@@ -274,15 +275,12 @@ def _csv(sections: Sequence[Summary]) -> str:
 
 
 def _made_of(arm: dict[str, Any]) -> str:
-    """Plans, folds, epochs, versions, settings and missing cases of one row."""
+    """Plans, folds, epochs, versions and settings of one row."""
     runs = list(arm["runs"].values())
     trained = [item for run in runs for item in run["epochs"].items()]
     versions = {f"{name} {value}" for run in runs for name, value in run["versions"].items()}
     marks = "; ".join(arm["incomplete"])
     settings = next((run["selfreg"] for run in runs if run.get("selfreg")), None)
-    missing = sorted(
-        {name for run in runs for part in ("test", "predictions") for name in run["missing"].get(part, [])}
-    )
     parts = [
         f"trainer {arm['trainer']}",
         f"plans {arm['plans']}" if arm["plans"] else "",
@@ -297,9 +295,18 @@ def _made_of(arm: dict[str, Any]) -> str:
         f"{runs[0]['cases']} cases of {runs[0]['clusters']} {BENCHMARKS[runs[0]['benchmark']].unit}",
         ", ".join(sorted(versions)),
         f"{DAGGER} {marks}" if marks else "",
-        f"missing in the test set: {', '.join(missing)}" if missing else "",
     ]
     return f"{_marked(arm['name'], arm['incomplete'])}: {'; '.join(filter(None, parts))}."
+
+
+def _missing(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which cases of the test set are missing, once for all rows that lack the same."""
+    rows: dict[str, list[str]] = {}
+    for arm in arms:
+        lists = [run["missing"].get(part, []) for run in arm["runs"].values() for part in ("test", "predictions")]
+        if names := dict.fromkeys(name for names in lists for name in names):
+            rows.setdefault(", ".join(names), []).append(arm["name"])
+    return [f"Missing in the test set: {names} ({'; '.join(which)})." for names, which in rows.items()]
 
 
 def _epochs(runs: Iterable[Mapping[str, Any]]) -> list[str]:

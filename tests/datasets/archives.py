@@ -47,11 +47,16 @@ POLYGONS = [
 
 
 def write_volume(
-    path: Path, array: NDArray[Any], spacing: tuple[float, ...] = (1.4, 1.5, 10), origin: tuple[float, ...] = (3, -4, 5)
+    path: Path,
+    array: NDArray[Any],
+    spacing: tuple[float, ...] = (1.4, 1.5, 10),
+    origin: tuple[float, ...] = (3, -4, 5),
+    direction: tuple[float, ...] = (1, 0, 0, 0, 1, 0, 0, 0, 1),
 ) -> None:
     image = SimpleITK.GetImageFromArray(array)
     image.SetSpacing(spacing)
     image.SetOrigin(origin)
+    image.SetDirection(direction)
     path.parent.mkdir(parents=True, exist_ok=True)
     SimpleITK.WriteImage(image, str(path))
 

@@ -23,6 +23,8 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
+from nnunetv2_selfreg.datasets.digestpath import patches
+
 
 def read(dataset: Path, part: str, name: str, ending: str) -> tuple[np.ndarray, np.ndarray, dict]:
     reader = SimpleITKIO() if ending == ".nii.gz" else NaturalImage2DIO()
@@ -182,6 +184,7 @@ def test_digestpath(archive, raw, capsys):
     order = np.random.default_rng(0).permutation(660)[:132]
     test = {everything[index] for index in order}
     assert set(cases(dataset, "TsWhole", ".png")) == test
+    assert not (dataset / "imagesTrWhole").exists()
     patches = {"Tr": cases(dataset, "Tr", ".png"), "Ts": cases(dataset, "Ts", ".png")}
     for number in range(5):
         name = f"2019_{number:05d}_1-1"
@@ -196,6 +199,29 @@ def test_digestpath(archive, raw, capsys):
     assert sum(map(len, patches.values())) == 5
     assert "pictures with a mask gave no patch" in capsys.readouterr().out
     assert "seed 0" in about(dataset)["protocol"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "lesion", "kept"),
+    [  # rows in turn low and high: the mean is the middle of both, the deviation half of their distance
+        (90, 110, 100, True),
+        (91, 109, 100, False),
+        (205, 255, 100, True),
+        (206, 255, 100, False),
+        (90, 110, 99, False),
+    ],
+)
+def test_digestpath_patches_are_kept_by_contrast_brightness_and_lesion(low, high, lesion, kept):
+    image, mask = np.full((1536, 1536, 3), low, np.uint8), np.zeros((1536, 1536), bool)
+    image[::2] = high
+    mask.flat[:lesion] = True
+    assert list(patches(image, mask)) == ([(0, 0)] if kept else [])
+
+
+def test_digestpath_patches_lie_fully_inside_at_every_stride():
+    image, mask = np.full((2047, 2560, 3), 90, np.uint8), np.ones((2047, 2560), bool)
+    image[::2] = 110
+    assert list(patches(image, mask)) == [(0, 0), (0, 512), (0, 1024)]
 
 
 def test_ebhi(archive, raw):

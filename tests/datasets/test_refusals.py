@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from archives import MONUSEG_TRAIN, about, convert, names, snapshot, volume, write_volume
+from archives import MONUSEG_TRAIN, about, aperio, convert, names, snapshot, volume, write_volume
 from PIL import Image
 
+from nnunetv2_selfreg.datasets import volumes
 from nnunetv2_selfreg.errors import SelfRegError
 
 NAMES = ["acdc", "synapse", "glas", "monuseg", "digestpath", "ebhi"]
@@ -77,6 +78,12 @@ def test_a_missing_info(copy_of, raw):
     check("acdc", source, raw, "1 missing: patient004/Info.cfg", "", "train")
 
 
+def test_an_info_that_does_not_name_both_frames(copy_of, raw):
+    source = copy_of("acdc")
+    replace(one(source, "patient004") / "Info.cfg", b"ED: 1\nGroup: DCM\n")
+    check("acdc", source, raw, "1 mismatching: patient004/Info.cfg (does not name ED and ES)", "", "train")
+
+
 def test_missing_monuseg_files(copy_of, raw):
     source = copy_of("monuseg")
     one(source / "MoNuSeg 2018 Training Data", f"{MONUSEG_TRAIN[0]}.xml").unlink()
@@ -97,15 +104,19 @@ def test_pictures_missing_from_a_set_without_published_names(kind, count, copy_o
     source = copy_of(kind)
     for path in source.rglob("2019_00004_1-1*" if kind == "digestpath" else "GT2012007-1-400-001.png"):
         path.unlink()
-    with pytest.raises(SelfRegError, match=rf"missing: 1 of {count} pictures"):
+    said = f"1 of {count} pictures (their names are not published)"
+    with pytest.raises(SelfRegError, match=re.escape(f"1 missing: {said};")):
         convert(kind, source)
+    convert(kind, source, "--allow-incomplete")
+    (dataset,) = raw.iterdir()
+    assert about(dataset)["missing"] == {"train": [], "test": [], "train or test": [said]}
 
 
 def test_a_positive_without_mask_is_no_negative(copy_of, raw):
     source = copy_of("digestpath")
     one(source, "2019_00003_1-1_mask.jpg").unlink()
-    with pytest.raises(SelfRegError, match=r"1 missing: 2019_00003_1-1_mask\.jpg"):
-        convert("digestpath", source)
+    part = "test" if 3 in np.random.default_rng(0).permutation(660)[:132] else "train"
+    check("digestpath", source, raw, "1 missing: 2019_00003_1-1_mask.jpg", "2019_00003_1-1", part)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +132,23 @@ def test_an_extra_file(kind, pattern, copy, copy_of, raw):
     path = one(source, pattern)
     shutil.copy(path, path.with_name(copy))
     check(kind, source, raw, "1 extra: ", "", "train")
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "count"), [("digestpath", "2019_00659_1-1.jpg", 660), ("ebhi", "GT2012007-1-400-001.png", 795)]
+)
+def test_too_many_pictures_for_a_set_without_published_names(kind, pattern, count, copy_of, raw):
+    source = copy_of(kind)
+    for path in list(source.rglob(pattern)):
+        shutil.copy(path, path.with_stem("one_more"))
+    with pytest.raises(SelfRegError, match=rf"1 extra: 1 pictures over {count};"):
+        convert(kind, source)
+
+
+def test_more_monuseg_pictures_than_the_archive_has(copy_of, raw):
+    source = copy_of("monuseg")
+    aperio(source / "TCGA-XX-0008-01Z-00-DX1.xml", [])
+    check("monuseg", source, raw, "8 extra: TCGA-XX-0000-01Z-00-DX1, ", "", "train")
 
 
 def test_unreadable_volumes(copy_of, raw):
@@ -152,7 +180,7 @@ def test_unreadable_polygons(copy_of, raw):
     check("monuseg", source, raw, f"1 unreadable: {MONUSEG_TRAIN[3]}.xml", MONUSEG_TRAIN[3], "train")
 
 
-@pytest.mark.parametrize("what", ["shape", "spacing", "origin"])
+@pytest.mark.parametrize("what", ["shape", "spacing", "origin", "direction"])
 def test_volumes_on_another_grid(what, copy_of, raw):
     source = copy_of("acdc")
     path = one(source, "patient001_frame01_gt.nii.gz")
@@ -163,6 +191,7 @@ def test_volumes_on_another_grid(what, copy_of, raw):
         labels[:2] if what == "shape" else labels,
         spacing=(1.4, 1.5, 9) if what == "spacing" else (1.4, 1.5, 10),
         origin=(3, -4, 6) if what == "origin" else (3, -4, 5),
+        direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1) if what == "direction" else (1, 0, 0, 0, 1, 0, 0, 0, 1),
     )
     check("acdc", source, raw, "1 mismatching: patient001_frame01 (", "patient001_frame01", "train")
 
@@ -188,6 +217,43 @@ def test_a_series_is_no_volume(copy_of, raw):
     path.unlink()
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((2, 3, 4, 5), np.int16), isVector=False), str(path))
     check("acdc", source, raw, "1 mismatching: patient001_frame01.nii.gz", "patient001_frame01", "train")
+
+
+def test_a_volume_of_vectors_is_no_volume(copy_of, raw):
+    source = copy_of("acdc")
+    path = one(source, "patient001_frame01.nii.gz")
+    path.unlink()
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((3, 4, 5, 3), np.int16), isVector=True), str(path))
+    check("acdc", source, raw, "1 mismatching: patient001_frame01.nii.gz (size", "patient001_frame01", "train")
+
+
+def test_volumes_of_too_many_voxels_are_not_read(copy_of, raw, monkeypatch):
+    source = copy_of("acdc")
+    path = one(source, "patient001_frame01.nii.gz")
+    path.unlink()
+    write_volume(path, np.zeros((5, 5, 5), np.int16))
+    monkeypatch.setattr(volumes, "MAX_VOXELS", 124)
+    said = "1 mismatching: patient001_frame01.nii.gz (size (5, 5, 5), 1 channels)"
+    check("acdc", source, raw, said, "patient001_frame01", "train")
+
+
+def test_pictures_of_another_size_than_the_benchmark_s(copy_of, raw):
+    source = copy_of("ebhi")
+    for path in list(source.rglob("GT2012007-1-400-001.png")):
+        path.unlink()
+        Image.new("RGB" if path.parent.name == "image" else "L", (224, 223)).save(path)
+    part = "test" if 7 in np.random.default_rng(0).permutation(795)[:159] else "train"
+    said = "1 mismatching: GT2012007-1-400-001.png (224x223, not 224x224)"
+    check("ebhi", source, raw, said, "GT2012007-1-400-001", part)
+
+
+def test_monuseg_pictures_of_another_size(copy_of, raw):
+    source = copy_of("monuseg")
+    path = one(source / "MoNuSeg 2018 Training Data", f"{MONUSEG_TRAIN[5]}.tif")
+    path.unlink()
+    Image.new("RGB", (1000, 999)).save(path)
+    said = f"1 mismatching: {MONUSEG_TRAIN[5]}.tif (1000x999, not 1000x1000)"
+    check("monuseg", source, raw, said, MONUSEG_TRAIN[5], "train")
 
 
 def test_pictures_and_masks_of_other_sizes(copy_of, raw):

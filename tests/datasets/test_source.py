@@ -32,7 +32,9 @@ def make_tar(path, entries, mode="w:gz"):
 
 
 def found(path, scratch):
-    return {file.name: file.read_bytes() for file in collect([path], WANTED, scratch)}
+    files = collect([path], WANTED, scratch)
+    assert len({file.name for file in files}) == len(files)
+    return {file.name: file.read_bytes() for file in files}
 
 
 @pytest.fixture

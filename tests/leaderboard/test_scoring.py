@@ -247,8 +247,13 @@ def test_pictures_are_scored_from_the_command_line(glas: Path, capsys: pytest.Ca
 
 
 def test_test_a_is_a_part_of_the_images(glas: Path) -> None:
+    (glas / "labelsTs" / "testA_60.png").unlink()
+    (glas / "predictions" / "testA_60.png").unlink()
+    about = {"name": "glas", "missing": {"train": [], "test": ["testA_60", "testB_20"]}, "complete": False}
+    write_dataset(glas, {"background": 0, "gland": 1}, ".png", benchmark=about)
     table, sidecar = scored(glas, "glas_test_a", fold="0")
-    assert (sidecar["cases"], sidecar["incomplete"]) == (60, [])
+    assert (sidecar["cases"], sidecar["incomplete"]) == (59, ["1 of 60 images missing"])
+    assert sidecar["missing"]["test"] == ["testA_60"]
     assert all(case.startswith("testA_") for case in table["case"])
     accuracy = table[table["metric"] == "pixel_accuracy"].set_index("case")["value"]
     assert accuracy["testA_1"] == pytest.approx(1 - 2 * 16 / 600)
@@ -277,11 +282,15 @@ def test_patches_are_clustered_by_image(tmp_path: Path) -> None:
     for name in ("case_1_y00000_x00512", "case_1_y00512_x00000", "case_2_y00000_x00000"):
         for part in ("predictions", "labelsTs"):
             write_picture(tmp_path / part / f"{name}.png", np.eye(8))
-    write_dataset(tmp_path, {"background": 0, "lesion": 1}, ".png", benchmark={"missing": {"train": ["a", "b"]}})
+    missing = {"train": ["a", "b"], "test": [], "train or test": ["3 of 660 pictures"]}
+    write_dataset(tmp_path, {"background": 0, "lesion": 1}, ".png", benchmark={"missing": missing})
     table, sidecar = scored(tmp_path, "digestpath", fold="0")
     assert set(table["cluster"]) == {"case_1", "case_2"}
     assert set(table[table["metric"] == "pixel_accuracy"]["value"]) == {1.0}
-    assert sidecar["incomplete"] == ["missing in training: a, b"]
+    assert sidecar["incomplete"] == [
+        "missing in training: a, b",
+        "3 of 660 pictures missing in training or test, so another split was drawn",
+    ]
 
 
 def test_a_fold_must_be_given_where_folds_are_scored_alone(glas: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,7 +164,10 @@ def test_cases_that_a_rule_does_not_count_are_left_out_and_told(tmp_path: Path, 
 
 
 def test_incomplete_runs_are_marked_in_every_format(tmp_path: Path, acdc_run: Runs) -> None:
-    lacking = {"incomplete": ["10 of 20 patients missing"], "missing": {"train": [], "test": ["patient002"]}}
+    lacking = {
+        "incomplete": ["10 of 20 patients missing"],
+        "missing": {"train": [], "test": ["patient009", "patient002"]},
+    }
     for trainer in ("nnUNetTrainer", "nnUNetTrainerSelfReg"):
         acdc_run(tmp_path, trainer, patients=10, **lacking)
     tables(tmp_path)
@@ -172,6 +175,9 @@ def test_incomplete_runs_are_marked_in_every_format(tmp_path: Path, acdc_run: Ru
     assert all("10 of 20 patients missing" in text for text in texts.values())
     assert all("patient002" in texts[ending] for ending in ("md", "tex", "html", "json"))
     assert "| nnUNetTrainerSelfReg, 2d, nnUNetPlans † |" in texts["md"]
+    both = "nnUNetTrainer, 2d, nnUNetPlans; nnUNetTrainerSelfReg, 2d, nnUNetPlans"
+    assert texts["md"].count("patient002") == 1
+    assert f"- Missing in the test set: patient009, patient002 ({both}).\n" in texts["md"]
     assert r"nnUNetTrainerSelfReg, 2d, nnUNetPlans $^{\dagger}$ &" in texts["tex"]
     assert "<td>nnUNetTrainerSelfReg, 2d, nnUNetPlans †</td>" in texts["html"]
 
