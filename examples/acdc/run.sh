@@ -35,12 +35,12 @@ model=$nnUNet_results/Dataset027_ACDC/$row
 
 # 1. the raw data set, with the benchmark's split and folds by patient
 if [ ! -d "$raw" ]; then
-    nnUNetv2_selfreg convert acdc "$source" "${converting[@]}"
+    nnUNetv2_selfreg convert acdc "$source" ${converting[@]+"${converting[@]}"}
 fi
 
 # 2. plan and preprocess; the planner takes nnUNet_n_proc_DA, where it is set, for a number of threads and fails with 0
 if [ ! -f "$work/${plans}_${configuration}_is_complete" ]; then
-    env -u nnUNet_n_proc_DA nnUNetv2_plan_and_preprocess -d 27 -c "$configuration" "${planning[@]}"
+    env -u nnUNet_n_proc_DA nnUNetv2_plan_and_preprocess -d 27 -c "$configuration" ${planning[@]+"${planning[@]}"}
     touch "$work/${plans}_${configuration}_is_complete"
 fi
 
@@ -49,17 +49,11 @@ for fold in $folds; do
     if [ ! -f "$model/fold_$fold/validation/summary.json" ]; then
         resume=()
         if ls "$model/fold_$fold"/checkpoint_*.pth >/dev/null 2>&1; then resume=(--c); fi
-        nnUNetv2_train 027 "$configuration" "$fold" -tr "$trainer" -p "$plans" -device "$device" "${resume[@]}"
+        nnUNetv2_train 027 "$configuration" "$fold" -tr "$trainer" -p "$plans" -device "$device" ${resume[@]+"${resume[@]}"}
     fi
 done
 
-# 4. predict the test patients with the ensemble of the folds, which the score describes as every fold of the model
-for folder in "$model"/fold_[0-9]*; do
-    if [[ " $folds " != *" ${folder##*fold_} "* ]]; then
-        echo "run.sh: $folder is not in FOLDS ($folds): name every fold of the model" >&2
-        exit 1
-    fi
-done
+# 4. predict the test patients with the ensemble of the folds
 predictions=$work/predictions/${row}__folds_${folds// /_}
 if [ ! -f "$predictions/is_complete" ]; then
     # shellcheck disable=SC2086 # several folds are several words
@@ -69,8 +63,9 @@ if [ ! -f "$predictions/is_complete" ]; then
 fi
 
 # 5. score them
+# shellcheck disable=SC2086
 nnUNetv2_selfreg leaderboard score acdc "$predictions" "$raw/labelsTs" --dataset-json "$raw/dataset.json" \
-    --model "$model" -o "$work/results/$row.csv"
+    --model "$model" --folds $folds -o "$work/results/$row.csv"
 
 # 6. the table: every trainer that was scored so far, and the published numbers
 nnUNetv2_selfreg leaderboard table "$work/results"

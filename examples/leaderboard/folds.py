@@ -17,4 +17,6 @@ if not splits.is_file():
     raw = Path(str(nnUNet_raw)) / dataset
     ending = json.loads((raw / "dataset.json").read_text())["file_ending"]
     cases = get_identifiers_from_splitted_dataset_folder(str(raw / "imagesTr"), ending)
-    splits.write_text(json.dumps(generate_crossval_split(sorted(cases)), indent=4))
+    partial = splits.with_suffix(".partial")
+    partial.write_text(json.dumps(generate_crossval_split(sorted(cases)), indent=4))
+    partial.replace(splits)

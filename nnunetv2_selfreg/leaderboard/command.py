@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
             raise SelfRegError(f"{parsed.benchmark} scores each fold alone; say which with --fold")
         fold = ENSEMBLE
     places = parsed.predictions, parsed.references, parsed.dataset_json
-    run = Run(parsed.benchmark, *places, parsed.model, fold, parsed.seed)
+    if parsed.folds and fold != ENSEMBLE:
+        raise SelfRegError(f"--folds names the folds of an ensemble; with --fold {fold} leave it out")
+    run = Run(parsed.benchmark, *places, parsed.model, fold, parsed.folds, parsed.seed)
     sidecar = write_scores(run, output, parsed.allow_incomplete)
     print(f"wrote {output} and {output.with_suffix('.json').name}: {sidecar['cases']} cases")
     for line in sidecar["incomplete"]:
@@ -65,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument(
         "--fold", type=_fold, metavar="FOLD", help="0, 1, ... or ensemble; default: ensemble where the protocol is one"
+    )
+    score.add_argument(
+        "--folds", type=int, nargs="+", metavar="N", help="of the ensemble; default: every fold that the model has"
     )
     score.add_argument("--seed", type=int, metavar="N", help="where several trainings of a fold are compared")
     score.add_argument("--allow-incomplete", action="store_true", help="leave out references without prediction")

@@ -24,6 +24,7 @@ class Benchmark:
         classes: Names of the labels 1, 2, ... in the order of the published columns.
         metrics: The metrics by rule, the first of each the main one.
         ensemble: Whether the test set is predicted by the ensemble of a model's folds; else by each fold alone.
+        folds: How many folds the protocol scores, each alone; None where it does not say.
         cases: How many test cases there are; None where the benchmark does not say.
         clusters: How many independent units (patients, images) they come from.
         unit: What such a unit is called.
@@ -39,6 +40,7 @@ class Benchmark:
     classes: tuple[str, ...]
     metrics: Mapping[str, tuple[str, ...]]
     ensemble: bool = False
+    folds: int | None = None
     cases: int | None = None
     clusters: int | None = None
     unit: str = "images"
@@ -114,6 +116,7 @@ _GLAS = Benchmark(
     "80 test images (test A and B)",
     ("gland",),
     {"published": _DICE_IOU, "nnunet": _DICE_IOU},
+    folds=5,
     cases=80,
     clusters=80,
     sizes=(NATIVE,),
@@ -142,6 +145,7 @@ BENCHMARKS = {
         title="GlaS test A",
         split="60 images of test A",
         metrics=_DIGESTPATH.metrics,
+        folds=None,
         cases=60,
         clusters=60,
         subset=r"testA_\d+",

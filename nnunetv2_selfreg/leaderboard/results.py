@@ -33,6 +33,7 @@ class Arm:
         about: What the runs' JSON files say, by run (`fold 0`, `fold 0 seed 1`, `ensemble`).
         scores: By rule and metric, the runs' scores (cases x classes).
         clusters: The unit that each case belongs to.
+        folds: How many folds its protocol scores, each alone; None where it does not say.
     """
 
     trainer: str
@@ -41,6 +42,7 @@ class Arm:
     about: Mapping[str, Mapping[str, Any]]
     scores: Mapping[tuple[str, str], Runs]
     clusters: Mapping[str, str]
+    folds: int | None = None
 
     @property
     def name(self) -> str:
@@ -50,7 +52,9 @@ class Arm:
     @property
     def incomplete(self) -> list[str]:
         """In what its runs fall short of the protocol."""
-        return list(dict.fromkeys(line for about in self.about.values() for line in about["incomplete"]))
+        lines = list(dict.fromkeys(line for about in self.about.values() for line in about["incomplete"]))
+        folds = {about["fold"] for about in self.about.values()}
+        return lines + ([f"{len(folds)} of {self.folds} folds"] if self.folds and len(folds) < self.folds else [])
 
     def values(self, rule: str, metric: str, classes: Sequence[str]) -> dict[str, dict[str, float | None]]:
         """Mean and standard deviation over runs of every class and of their mean."""
@@ -167,7 +171,7 @@ def read_results(folder: Path) -> list[Section]:
         arm[run] = (path, frame)
     order = list(BENCHMARKS)
     keys = sorted(runs, key=lambda key: (order.index(key[0]), key[1]))
-    return [Section(*key, _arms(runs[key])) for key in keys]
+    return [Section(*key, _arms(runs[key], BENCHMARKS[key[0]].folds)) for key in keys]
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -190,7 +194,7 @@ def _run(fold: str, seed: str) -> str:
     return " ".join(filter(None, (f"fold {fold}" if fold.isdecimal() else fold, f"seed {seed}" if seed else "")))
 
 
-def _arms(runs: Mapping[tuple[str, str, str], Mapping[str, tuple[Path, pd.DataFrame]]]) -> list[Arm]:
+def _arms(runs: Mapping[tuple[str, str, str], Mapping[str, tuple[Path, pd.DataFrame]]], folds: int | None) -> list[Arm]:
     arms = []
     for (trainer, plans, configuration), files in runs.items():
         about = {run: read_json(path.with_suffix(".json"), "description of a run") for run, (path, _) in files.items()}
@@ -205,7 +209,7 @@ def _arms(runs: Mapping[tuple[str, str, str], Mapping[str, tuple[Path, pd.DataFr
             (first, *others) = by_run.items()
             for other in others:
                 _check_same_cases(trainer, first, other)
-        arms.append(Arm(trainer, plans, configuration, about, scores, clusters))
+        arms.append(Arm(trainer, plans, configuration, about, scores, clusters, folds))
     return sorted(arms, key=lambda arm: (arm.configuration, stock_name(arm.trainer) is not None, arm.name))
 
 

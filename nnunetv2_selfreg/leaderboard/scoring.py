@@ -37,6 +37,7 @@ class Run:
         dataset_json: `dataset.json` of the data set that these belong to.
         model: The model folder; None for predictions that are not nnU-Net's, which are named after the results file.
         fold: The fold that predicted, or `ensemble`.
+        folds: The folds of the ensemble; None for every one that the model has.
         seed: Of the training, where several of the same fold are compared.
     """
 
@@ -46,6 +47,7 @@ class Run:
     dataset_json: Path
     model: Path | None = None
     fold: str = ENSEMBLE
+    folds: Sequence[int] | None = None
     seed: int | None = None
 
 
@@ -69,7 +71,7 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict
     reader = _reader(dataset)
     made_by: dict[str, Any] = {"trainer": output.stem, "plans": "", "configuration": "", "epochs": {}, "torch": []}
     if run.model is not None:
-        made_by = describe_model(run.model, run.fold)
+        made_by = describe_model(run.model, run.fold, run.folds)
     cases, unpredicted = _cases(run, benchmark, dataset["file_ending"], allow_incomplete)
     clusters = {case: benchmark.cluster_of(case) for case in cases}
     pairs = ((case, *_read_pair(reader, run, case + dataset["file_ending"], len(benchmark.classes))) for case in cases)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ STOCK, SELFREG = "nnUNetTrainer_1epoch", "nnUNetTrainerSelfReg_1epoch"
 pytestmark = pytest.mark.skipif(not SNAKEMAKE.is_file(), reason="snakemake is not installed")
 
 
-def command(*arguments: str) -> list[str]:
-    return [str(SNAKEMAKE), "-s", str(EXAMPLE / "Snakefile"), "--cores", "2", *arguments]
+def snakemake(*arguments: str, cores: int = 2) -> list[str]:
+    return [str(SNAKEMAKE), "-s", str(EXAMPLE / "Snakefile"), "--cores", str(cores), *arguments]
 
 
-def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command("-n", *arguments), cwd=folder, capture_output=True, text=True, check=False)
+def dry_run(folder: Path, *arguments: str) -> tuple[int, str]:
+    done = subprocess.run(snakemake("-n", *arguments, cores=12), cwd=folder, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
 
 
 def jobs(output: str) -> dict[str, int]:
@@ -31,59 +33,111 @@ def jobs(output: str) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
 
 
-def test_without_an_archive_it_says_what_to_give(tmp_path: Path) -> None:
-    done = dry_run(tmp_path)
-    assert done.returncode == 1
-    assert "no archive is given: --config acdc=ACDC.zip" in done.stdout + done.stderr
+@pytest.fixture
+def archives(tmp_path: Path) -> Path:
+    """A folder, with a space in its name, that holds archives as far as a dry run needs them."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    for name in ("ACDC.zip", "GlaS.zip"):
+        (folder / name).touch()
+    return folder
 
 
-def test_on_slurm_trainings_and_predictions_ask_for_a_gpu(tmp_path: Path) -> None:
-    (tmp_path / "ACDC.zip").touch()
-    (tmp_path / "GlaS.zip").touch()
-    arguments = ["--profile", str(EXAMPLE / "profiles/slurm"), "--config", "acdc=ACDC.zip", "glas=GlaS.zip"]
-    done = dry_run(tmp_path, *arguments)
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, output[-3000:]
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([], "no archive is given: --config acdc=ACDC.zip"),
+        (["smoke=false"], "no archive is given: --config acdc=ACDC.zip"),
+        (["only=[acdc]", "glas=GlaS.zip"], "no archive is given: --config acdc=ACDC.zip"),
+        (["only=[acdcc]", "acdc=ACDC.zip"], "only: acdcc is unknown; known: acdc, synapse, glas, glas224,"),
+    ],
+)
+def test_what_cannot_be_run_is_said(archives: Path, settings: list[str], message: str) -> None:
+    code, output = dry_run(archives, *(["--config", *settings] if settings else []))
+    assert code == 1
+    assert message in output
+
+
+def test_single_words_stand_for_lists(archives: Path) -> None:
+    settings = ["acdc=ACDC.zip", "glas=GlaS.zip", "only=glas224", "folds=0", "trainers=nnUNetTrainer", "smoke=false"]
+    code, output = dry_run(archives, "--config", *settings, "allow_incomplete=false", "-p")
+    assert code == 0, output[-3000:]
+    assert jobs(output) == {
+        "convert": 1, "plan": 1, "preprocess": 1, "train": 1, "accumulate": 1, "predict": 1, "score": 2, "table": 1,
+        "all": 1,
+    }  # fmt: skip
+    assert "--size 224  --overwrite" in output
+
+
+def test_on_slurm_trainings_and_predictions_ask_for_a_gpu(archives: Path) -> None:
+    profile = ["--profile", str(EXAMPLE / "profiles/slurm")]
+    code, output = dry_run(archives, *profile, "--config", "acdc=ACDC.zip", "glas=GlaS.zip")
+    assert code == 0, output[-3000:]
     # 2 trainers, 5 folds; ACDC, GlaS in two sizes. ACDC's folds predict together, those of GlaS alone; GlaS is scored
     # as a whole and on its test A
     assert jobs(output) == {
         "convert": 3, "plan": 3, "preprocess": 3, "train": 30, "accumulate": 6, "predict": 22, "score": 42, "table": 1,
         "all": 1,
     }  # fmt: skip
-    resources = {rule: set() for rule in jobs(output)}
-    for rule, text in re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", output, re.MULTILINE):
-        resources[rule].update(re.findall(r"gpu=\d|slurm_partition=\w+", text))
-    for rule in ("train", "predict"):
-        assert resources[rule] == {"gpu=1", "slurm_partition=gpu"}
-    assert resources["preprocess"] == {"slurm_partition=cpu"}
+    resources: dict[str, set[str]] = {}
+    for rule, text in re.findall(r"^rule (\w+):\n((?:    .*\n)*)", output, re.MULTILINE):
+        resources.setdefault(rule, set()).update(re.findall(r"gpu=\d|slurm_partition=\w+|threads: \d+", text))
+    assert resources["train"] == {"gpu=1", "slurm_partition=gpu", "threads: 12"}
+    assert resources["predict"] == {"gpu=1", "slurm_partition=gpu", "threads: 8"}
+    assert resources["preprocess"] == {"slurm_partition=cpu", "threads: 4"}
+
+
+def test_gpus_are_shared_out(tmp_path: Path) -> None:
+    """Three commands on two GPUs: each has one for itself, and the third waits."""
+    shown = 'echo "$CUDA_VISIBLE_DEVICES $(date +%s.%N)"; sleep 1; date +%s.%N'
+    environment = os.environ | {"GPUS": "5 7", "TMPDIR": str(tmp_path)}
+    share = [str(EXAMPLE / "on_a_free_gpu.sh"), "bash", "-c", shown]
+    running = [subprocess.Popen(share, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    uses: dict[str, list[tuple[float, float]]] = {}
+    for process in running:
+        gpu, begin, end = process.communicate()[0].split()
+        uses.setdefault(gpu, []).append((float(begin), float(end)))
+    assert sorted(map(len, uses.values())) == [1, 2]
+    assert set(uses) == {"5", "7"}
+    first, second = sorted(max(uses.values(), key=len))
+    assert first[1] < second[0]
+
+
+def kill_when(condition: Callable[[], bool], run: list[str], folder: Path) -> None:
+    """Kills a run with everything it started as soon as the condition holds, then unlocks its folder."""
+    log = folder / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(run, cwd=folder, stdout=output, stderr=output, start_new_session=True)
+    while not condition():
+        assert process.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*run, "--unlock"], cwd=folder, capture_output=True, check=True)
+
+
+def finish(run: list[str], folder: Path) -> None:
+    done = subprocess.run(run, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_smoke_run_killed_and_resumed(tmp_path: Path, stock_trainers: None) -> None:
-    work = tmp_path / "leaderboard_smoke"
-    log = tmp_path / "log"
-    with log.open("w") as output:
-        first = subprocess.Popen(
-            command("--config", "smoke=true"), cwd=tmp_path, stdout=output, stderr=output, start_new_session=True
-        )
-    while len(trained := sorted(work.glob("nnUNet_results/*/*/fold_*/validation/summary.json"))) < 1:
-        assert first.poll() is None, log.read_text()[-3000:]
-        time.sleep(0.2)
-    logs = len(list(work.glob("logs/train/*/*/*.log")))
-    while len(list(work.glob("logs/train/*/*/*.log"))) == logs:  # the second training has begun
-        time.sleep(0.2)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    assert not list(work.glob("scores/*"))
-    times = {path: path.stat().st_mtime_ns for path in trained}
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    work = folder / "leaderboard_smoke"
+    run = snakemake("--config", "smoke=true")
 
-    subprocess.run(command("--config", "smoke=true", "--unlock"), cwd=tmp_path, capture_output=True, check=True)
-    second = subprocess.run(
-        command("--config", "smoke=true"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert second.returncode == 0, second.stdout[-3000:]
+    def trained() -> dict[Path, int]:
+        return {
+            path: path.stat().st_mtime_ns for path in work.glob("nnUNet_results/*/*/fold_*/validation/summary.json")
+        }
 
-    assert {path: path.stat().st_mtime_ns for path in trained} == times  # what was trained stayed
-    assert len(list(work.glob("nnUNet_results/*/*/fold_[01]/validation/summary.json"))) == 8
+    kill_when(lambda: bool(trained()), run, folder)
+    before = trained()
+    assert len(before) < 8
+    finish(run, folder)
+    assert before.items() <= trained().items()  # what was trained is not trained again
+    assert len(trained()) == 8
     assert len(list(work.glob("nnUNet_results/*/*/crossval_results_folds_0_1/summary.json"))) == 4
     table = json.loads((work / "table/table.json").read_text())
     sections = {(section["benchmark"], section["protocol"]): section for section in table["tables"]}
@@ -94,7 +148,21 @@ def test_smoke_run_killed_and_resumed(tmp_path: Path, stock_trainers: None) -> N
     }
     for section in sections.values():
         assert [arm["trainer"] for arm in section["arms"]] == [STOCK, SELFREG]
-        assert all("missing" in line for arm in section["arms"] for line in arm["incomplete"][:1])
+        assert all("missing" in arm["incomplete"][0] for arm in section["arms"])
         assert [len(measure["differences"]) for measure in section["measures"]] == [1] * len(section["measures"])
-    ensemble = sections["acdc", "ensemble of folds"]["arms"][0]
-    assert "2 of 5 folds in the ensemble" in ensemble["incomplete"]
+    for arm in sections["acdc", "ensemble of folds"]["arms"]:
+        assert arm["runs"]["ensemble"]["epochs"] == {"0": 1, "1": 1}
+        assert "2 of 5 folds in the ensemble" in arm["incomplete"]
+    for arm in sections["glas224", "each fold alone, 224 x 224"]["arms"]:
+        assert "2 of 5 folds" in arm["incomplete"]
+
+    # a training that is killed goes on from its checkpoint
+    fold = work / "nnUNet_results/Dataset027_ACDC/nnUNetTrainerSelfReg_5epochs__nnUNetPlansSmoke__2d/fold_0"
+    run = snakemake(str(fold / "validation/summary.json"), "--config", "smoke=true")
+    kill_when((fold / "checkpoint_best.pth").is_file, run, folder)
+    finish(run, folder)
+    first, second = (path.read_text() for path in sorted(fold.glob("training_log_*.txt")))
+    assert "Epoch 0" in first
+    assert "Epoch 4" not in first
+    assert "Epoch 0" not in second
+    assert "Epoch 4" in second

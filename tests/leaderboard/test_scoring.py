@@ -315,10 +315,17 @@ def test_model_tells_how_it_was_trained(model: Callable[..., Path]) -> None:
     assert describe_model(model("nnUNetTrainer", other), "0")["network"] != stock["network"]
 
 
-def test_epochs_without_checkpoint_are_the_planned_ones(model: Callable[..., Path]) -> None:
+def test_epochs_without_final_checkpoint_are_not_known(model: Callable[..., Path]) -> None:
     folder = model("nnUNetTrainer", epochs=(7, 8))
     (folder / "fold_0" / "checkpoint_final.pth").unlink()
-    assert describe_model(folder, "ensemble")["epochs"] == {"0": 9, "1": 8}
+    assert describe_model(folder, "ensemble")["epochs"] == {"0": None, "1": 8}
+
+
+def test_ensemble_is_of_the_folds_that_are_named(acdc: Path, model: Callable[..., Path]) -> None:
+    folder = model("nnUNetTrainer", epochs=(7, 8, 9))
+    about = scored(acdc, model=folder, folds=[0, 2])[1]
+    assert about["epochs"] == {"0": 7, "2": 9}
+    assert "2 of 5 folds in the ensemble" in about["incomplete"]
 
 
 def test_ensemble_of_fewer_folds_is_marked(acdc: Path, model: Callable[..., Path]) -> None:
@@ -328,4 +335,8 @@ def test_ensemble_of_fewer_folds_is_marked(acdc: Path, model: Callable[..., Path
 
 def test_unusable_model_is_named(acdc: Path, model: Callable[..., Path]) -> None:
     assert "is not a model folder TRAINER__PLANS__CONFIGURATION" in refusal(acdc, model=acdc)
-    assert "has no such fold; folds there: fold_0" in refusal(acdc, model=model("nnUNetTrainer", epochs=(1,)), fold="4")
+    folder = model("nnUNetTrainer", epochs=(1,))
+    assert "has no fold_4; folds there: fold_0" in refusal(acdc, model=folder, fold="4")
+    assert "has no fold_1; folds there: fold_0" in refusal(acdc, model=folder, folds=[0, 1])
+    (folder / "fold_0").rename(folder / "fold_all")
+    assert "has no fold; folds there: fold_all" in refusal(acdc, model=folder)

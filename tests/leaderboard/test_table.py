@@ -325,3 +325,18 @@ def test_page_needs_no_other_file(tmp_path: Path, acdc_run: Runs) -> None:
     assert all(source.startswith("data:image/svg+xml;base64,") for source in pictures)
     assert len(pictures) == 5  # one per measure; <b> has no stock trainer of this name
     assert "nnUNetTrainerSelfReg&lt;b&gt;" in text
+
+
+def test_fewer_folds_than_the_protocol_scores_are_marked(tmp_path: Path, given_run: Runs) -> None:
+    for trainer, folds in (("nnUNetTrainer", "01234"), ("nnUNetTrainerSelfReg", "013")):
+        for fold in folds:
+            scores = {("published", "dice", "gland"): [0.9, 0.8]}
+            scores |= {("published", "iou", "gland"): [0.8, 0.7]}
+            scores |= {("nnunet", *key[1:]): values for key, values in scores.items()}
+            given_run(tmp_path, trainer, [("testA_1", "testA_1"), ("testA_2", "testA_2")], scores, fold=fold, **GLAS)
+    write_table(tmp_path, tmp_path)
+    arms = json.loads((tmp_path / "table.json").read_text())["tables"][0]["arms"]
+    assert {arm["trainer"]: arm["incomplete"] for arm in arms} == {
+        "nnUNetTrainer": [],
+        "nnUNetTrainerSelfReg": ["3 of 5 folds"],
+    }
