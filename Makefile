@@ -30,8 +30,8 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 # the rows of documentation/compatibility.md since 2.6.0
-OLDEST := tests/test_trainer.py tests/test_losses.py tests/test_criterion.py tests/test_stages.py tests/test_settings.py \
-    tests/test_plans.py tests/test_doctor.py tests/nnunet/test_commands.py tests/nnunet/test_resume.py
+OLDEST := tests/test_trainer.py tests/test_criterion.py tests/test_stages.py tests/test_plans.py tests/test_doctor.py \
+    tests/nnunet/test_commands.py tests/nnunet/test_resume.py
 
 test-oldest: ## the wheel on the oldest nnU-Net that is supported, and what uninstalling leaves
 	tests/check_nnunet_version.sh 2.6.0 $(OLDEST)
