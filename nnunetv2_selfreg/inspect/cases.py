@@ -22,7 +22,7 @@ class CaseFiles:
 
     Attributes:
         name: nnU-Net's name of the case.
-        images: One file per channel.
+        images: One file per channel, or one with all channels.
         label: The reference; None when there is none.
     """
 
@@ -50,7 +50,9 @@ class Case:
     spacing: tuple[float, ...]
 
 
-def find_cases(images: Path, labels: Path | None, ending: str, channels: int) -> list[CaseFiles]:
+def find_cases(
+    images: Path, labels: Path | None, ending: str, channels: int, natural: bool = False
+) -> list[CaseFiles]:
     """Finds the cases that were asked for, sorted by name.
 
     Args:
@@ -59,6 +61,7 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int) ->
         labels: A folder of `CASE.nii.gz`; None when there are no references.
         ending: The data set's file ending.
         channels: How many files make a case.
+        natural: Whether one file may hold all channels, as an RGB picture does.
 
     Raises:
         SelfRegError: There is no such image, channel or reference.
@@ -80,7 +83,7 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int) ->
         raise SelfRegError(f"--labels {labels} is not a folder of references CASE{ending}")
     cases = []
     for name, files in sorted(found.items()):
-        if sorted(files) != list(range(channels)):
+        if sorted(files) != list(range(channels)) and not (natural and list(files) == [0]):
             has = ", ".join(f"{channel:04d}" for channel in sorted(files))
             raise SelfRegError(f"--images {images}: case {name} has the channels {has}; the model takes {channels}")
         label = None if labels is None else labels / f"{name}{ending}"
@@ -88,7 +91,7 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int) ->
             raise SelfRegError(
                 f"--labels {labels} has no {label.name}; give every case a reference or leave --labels out"
             )
-        cases.append(CaseFiles(name, tuple(files[channel] for channel in range(channels)), label))
+        cases.append(CaseFiles(name, tuple(path for _, path in sorted(files.items())), label))
     return cases
 
 
@@ -109,11 +112,16 @@ def prepare(files: CaseFiles, predictor: Any) -> Case:
         SelfRegError: A file cannot be read, or image and reference do not fit.
     """
     configuration, plans = predictor.configuration_manager, predictor.plans_manager
+    description, reader = predictor.dataset_json, plans.image_reader_writer_class()
     preprocessor = configuration.preprocessor_class(verbose=False)
-    paths, label = [str(path) for path in files.images], files.label and str(files.label)
     try:
+        data, properties = reader.read_images([str(path) for path in files.images])
+        labels = None if files.label is None else reader.read_seg(str(files.label))[0]
+        _check_channels(files.name, len(data), len(description["channel_names"]))
         with redirect_stdout(StringIO()):
-            data, labels, properties = preprocessor.run_case(paths, label, plans, configuration, predictor.dataset_json)
+            data, labels, properties = preprocessor.run_case_npy(
+                data, labels, properties, plans, configuration, description
+            )
     except (RuntimeError, AssertionError, OSError, ValueError) as error:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "unreadable")
         raise SelfRegError(f"case {files.name} cannot be preprocessed: {reason}") from None
@@ -129,7 +137,12 @@ def prepare(files: CaseFiles, predictor: Any) -> Case:
     return Case(
         files.name,
         image.float(),
-        None if label is None else padded(labels)[0],
+        None if files.label is None else padded(labels)[0],
         predictor._internal_get_sliding_window_slicers(image.shape[1:]),
         tuple(float(size) for size in spacing[-len(patch_size) :]),
     )
+
+
+def _check_channels(case: str, found: int, channels: int) -> None:
+    if found != channels:
+        raise SelfRegError(f"case {case} has {found} image channel{'s' * (found != 1)}; the model takes {channels}")

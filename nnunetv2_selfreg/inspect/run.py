@@ -74,7 +74,8 @@ def _inspect(folders: Sequence[Path], parsed: argparse.Namespace, output: Path) 
         check_comparable(*models)
     predictor = models[0].predictor
     ending, channels = predictor.dataset_json["file_ending"], len(predictor.dataset_json["channel_names"])
-    found = find_cases(parsed.images, parsed.labels, ending, channels)
+    natural = predictor.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
+    found = find_cases(parsed.images, parsed.labels, ending, channels, natural)
     cases = spread(found, parsed.cases)
     shown = [case.name for case in spread(cases, SHOWN)]
     with tqdm(cases, unit="case") as progress:
@@ -84,7 +85,6 @@ def _inspect(folders: Sequence[Path], parsed: argparse.Namespace, output: Path) 
                 case = prepare(files, inspection.model.predictor)
                 for _ in tqdm(inspection.add(case, files.name in shown), desc="patches", unit="", leave=False):
                     pass
-    natural = predictor.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
     settings = {
         "checkpoint": parsed.checkpoint,
         "reference": parsed.labels is not None,

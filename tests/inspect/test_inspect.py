@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from PIL import Image
 from reference import importance, internal_feature_distillation, pooled
 
 pytest.importorskip("captum", reason="needs the extra [inspect]")
@@ -299,6 +300,25 @@ def test_three_dimensions_regions_channels_and_the_ignore_label(deep, tmp_path):
     heart, ventricle = (figure(model, "class_area", "input", name)["by_case"]["case0"] for name in ("heart", "LV"))
     assert heart > ventricle > 0  # a region is the union of its labels
     assert "the first is shown" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_an_rgb_picture_is_one_file(pictures, tmp_path):
+    content = inspect(pictures, tmp_path / "out")
+    assert content["cases"] == ["disc0", "disc1"]
+    assert (content["settings"]["channels"], content["settings"]["shown_as"]) == (3, "RGB")
+    area = figure(content["models"][0], "class_area", "input", "disc")["by_case"]["disc0"]
+    labels = np.asarray(Image.open(pictures.labels / "disc0.png"))
+    windows = [labels[row : row + 32, column : column + 32].mean() for row in (0, 8) for column in (0, 16)]
+    assert area == pytest.approx(np.mean(sorted(windows)[-3:]))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "shown as RGB" in page
+
+
+def test_a_grey_picture_is_refused_where_the_model_takes_colours(pictures, tmp_path, capsys):
+    path = pictures.images / "disc0_0000.png"
+    Image.open(path).convert("L").save(path)
+    message = refusal(capsys, pictures.folder, "--images", pictures.images, "-o", tmp_path / "out")
+    assert message.endswith("case disc0 has 1 image channel; the model takes 3")
 
 
 def test_the_ignored_slice_counts_nowhere(deep):
