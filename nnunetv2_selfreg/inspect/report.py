@@ -11,6 +11,7 @@ from matplotlib import style
 from nnunetv2_selfreg.inspect.compare import compare, summarise, with_class_means
 from nnunetv2_selfreg.inspect.figures import draw_all
 from nnunetv2_selfreg.inspect.measure import Inspection
+from nnunetv2_selfreg.inspect.output import MADE_BY, NUMBERS, PAGE, PICTURES
 from nnunetv2_selfreg.inspect.page import as_html
 
 
@@ -26,16 +27,16 @@ def write_report(
         versions: Of the packages, by name.
         unit: The images' unit of length.
     """
-    (folder / "figures").mkdir()
+    (folder / PICTURES).mkdir()
     # nnU-Net's own plot changes the global style
     with style.context("default"):
         figures = draw_all(inspections, unit)
         for name, figure in figures.items():
-            figure.savefig(folder / "figures" / f"{name}.png", dpi=110)
+            figure.savefig(folder / PICTURES / f"{name}.png", dpi=110)
     content = as_json(inspections, settings, versions)
-    (folder / "figures.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    pictures = {name: (folder / "figures" / f"{name}.png").read_bytes() for name in figures}
-    (folder / "report.html").write_text(as_html(inspections, content, pictures), encoding="utf-8")
+    (folder / NUMBERS).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    pictures = {name: (folder / PICTURES / f"{name}.png").read_bytes() for name in figures}
+    (folder / PAGE).write_text(as_html(inspections, content, pictures), encoding="utf-8")
 
 
 def as_json(
@@ -43,7 +44,7 @@ def as_json(
 ) -> dict[str, Any]:
     """Every figure of the report, by case and summarised."""
     content: dict[str, Any] = {
-        "made_by": "nnUNetv2_selfreg inspect",
+        "made_by": MADE_BY,
         "versions": dict(versions),
         "settings": dict(settings),
         "cases": list(inspections[0].patches),

@@ -1,9 +1,9 @@
 """`nnUNetv2_selfreg inspect`: what the stages of a trained network look at, and how alike their channels are."""
 
 import argparse
-import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.inspect.output import NUMBERS, PAGE, check_output, put
 
 if TYPE_CHECKING:
     import torch
 
 CASES, SHOWN = 20, 2
-REPORT = ("report.html", "figures.json")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,40 +35,52 @@ def main(arguments: Sequence[str]) -> int:
     if find_spec("captum") is None:
         raise SelfRegError('inspect needs captum: pip install "nnunetv2-selfreg[inspect]"')
     output = parsed.output.expanduser().absolute()
-    _check_output(output, parsed.overwrite)
+    check_output(output, parsed.overwrite)
     if parsed.cases < 1:
         raise SelfRegError(f"--cases {parsed.cases}: inspect at least one case")
-    folders = [parsed.model] + ([parsed.compare] if parsed.compare else [])
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".selfreg_inspect_", dir=output.parent) as staging:
+            write = _inspect(parsed)
             folder = Path(staging, "report")
             folder.mkdir()
-            _inspect(folders, parsed, folder)
-            _check_output(output, parsed.overwrite)
-            if output.exists():
-                os.replace(output, Path(staging, "replaced"))
-            os.replace(folder, output)
+            write(folder)
+            check_output(output, parsed.overwrite)
+            put(folder, output, Path(staging, "replaced"))
     except OSError as error:
         reason = f"{error.strerror or error}"
         raise SelfRegError(f"-o {output} cannot be written: {reason}; nothing was left behind") from None
-    print(f"wrote {output / REPORT[0]}, its pictures and {REPORT[1]}")
+    print(f"wrote {output / PAGE}, its pictures and {NUMBERS}")
     return 0
 
 
-def _inspect(folders: Sequence[Path], parsed: argparse.Namespace, output: Path) -> None:
-    """Does the work and writes the report into an empty folder."""
+def _inspect(parsed: argparse.Namespace) -> Callable[[Path], None]:
+    """Does the work, which reads only.
+
+    Returns:
+        What writes the report into an empty folder.
+
+    Raises:
+        SelfRegError: Something cannot be read or does not fit.
+    """
+    try:
+        return _measure(parsed)
+    except OSError as error:
+        raise SelfRegError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
+
+
+def _measure(parsed: argparse.Namespace) -> Callable[[Path], None]:
     from tqdm import tqdm
 
     from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
-    from nnunetv2_selfreg.inspect.measure import SEED, Inspection, is_rgb
-    from nnunetv2_selfreg.inspect.model import check_comparable, open_model
+    from nnunetv2_selfreg.inspect.measure import Inspection, is_rgb
+    from nnunetv2_selfreg.inspect.model import check_comparable, common_fold, open_model
     from nnunetv2_selfreg.inspect.report import write_report
 
     device = _device(parsed.device)
-    inspections = [
-        Inspection(open_model(folder, parsed.fold, parsed.checkpoint, device.type), device) for folder in folders
-    ]
+    folders = [parsed.model] + ([parsed.compare] if parsed.compare else [])
+    fold = parsed.fold or common_fold(folders, parsed.checkpoint)
+    inspections = [Inspection(open_model(folder, fold, parsed.checkpoint, device.type), device) for folder in folders]
     models = [inspection.model for inspection in inspections]
     if len(models) == 2:
         check_comparable(*models)
@@ -92,11 +104,16 @@ def _inspect(folders: Sequence[Path], parsed: argparse.Namespace, output: Path) 
         "cases_shown": shown,
         "channels": channels,
         "shown_as": "RGB" if is_rgb(models[0]) else "grey",
-        "seed": SEED,
         "device": device.type,
     }
     versions = {"nnunetv2-selfreg": __version__} | {name: version(name) for name in ("nnunetv2", "torch", "captum")}
-    write_report(output, inspections, settings, versions, unit="pixels" if natural else "mm")
+    return partial(
+        write_report,
+        inspections=inspections,
+        settings=settings,
+        versions=versions,
+        unit="pixels" if natural else "mm",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,15 +143,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda when there is one, else cpu")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
     return parser
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    if not output.exists():
-        return
-    if not overwrite:
-        raise SelfRegError(f"-o {output} exists already; name another, or replace a report with --overwrite")
-    if not all((output / name).is_file() for name in REPORT):
-        raise SelfRegError(f"-o {output} is not a report, so --overwrite leaves it alone; name another")
 
 
 def _device(wanted: str | None) -> "torch.device":
