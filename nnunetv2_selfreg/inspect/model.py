@@ -117,12 +117,6 @@ def open_model(folder: Path, fold: str | None, checkpoint: str, device: str) -> 
         SelfRegError: The folder is no model with that checkpoint, or its network has no stages to look at.
     """
     folder = folder.resolve()
-    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
-    if missing:
-        raise SelfRegError(
-            f"{folder} is not a model folder, it has no {missing[0]}; "
-            "give nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
-        )
     path = _checkpoint(folder, fold, checkpoint)
     predictor = load_predictor(folder, path, device)
     configuration = predictor.configuration_manager
@@ -150,6 +144,25 @@ def open_model(folder: Path, fold: str | None, checkpoint: str, device: str) -> 
     )
 
 
+def common_fold(folders: Sequence[Path], checkpoint: str) -> str | None:
+    """The first fold for which every one of the models has the checkpoint; None when a model has it for no fold.
+
+    Raises:
+        SelfRegError: Each has some, but none in common, or a folder is no model.
+    """
+    each = [_folds(folder.resolve(), checkpoint) for folder in folders]
+    if not all(each):
+        return None
+    common = [fold for fold in each[0] if all(fold in folds for folds in each)]
+    if not common:
+        names = " and ".join(str(folder) for folder in folders)
+        has = " and ".join(", ".join(folds) for folds in each)
+        raise SelfRegError(
+            f"{names} have no fold with a {checkpoint} in common ({has}); train one that both have and name it with -f"
+        )
+    return common[0]
+
+
 def check_comparable(first: Model, second: Model) -> None:
     """Refuses two models whose figures have no common rows.
 
@@ -172,14 +185,23 @@ def _described(model: Model) -> str:
 
 
 def _checkpoint(folder: Path, fold: str | None, checkpoint: str) -> Path:
-    folds = sorted(folder.glob("fold_*"), key=lambda path: (len(path.name), path.name))
-    if fold is not None:
-        folds = [folder / f"fold_{fold}"]
-    for path in folds:
-        if (path / checkpoint).is_file():
-            return path / checkpoint
+    folds = _folds(folder, checkpoint)
+    if folds if fold is None else fold in folds:
+        return folder / f"fold_{fold or folds[0]}" / checkpoint
     where = "no fold" if fold is None else f"no fold_{fold}"
     raise SelfRegError(f"{folder} has {where} with a {checkpoint}; choose another fold with -f or checkpoint with -chk")
+
+
+def _folds(folder: Path, checkpoint: str) -> list[str]:
+    """A model's folds that have the checkpoint."""
+    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
+    if missing:
+        raise SelfRegError(
+            f"{folder} is not a model folder, it has no {missing[0]}; "
+            "give nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
+        )
+    folds = sorted(folder.glob("fold_*"), key=lambda path: (len(path.name), path.name))
+    return [path.name.removeprefix("fold_") for path in folds if (path / checkpoint).is_file()]
 
 
 def _targets(predictor: Any) -> list[Target]:
