@@ -1,5 +1,6 @@
 """All figures of one model, case by case and patch by patch."""
 
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,6 @@ from nnunetv2_selfreg.inspect.gradcam import grad_cam, in_class_share
 from nnunetv2_selfreg.inspect.model import Model, Target
 from nnunetv2_selfreg.losses import Consistency, Distillation, TeacherPyramid, draw_channels, importance
 
-SEED = 0
 # Grad-CAM needs a backward pass for each stage, class and patch: only the patches that show most of a class get one
 PATCHES_PER_CLASS = 3
 STUDENTS = "students"
@@ -79,7 +79,6 @@ class Picture:
 class _CaseSums:
     """What the patches of one case add up to: small things only."""
 
-    generator: torch.Generator
     areas: dict[Target, list[int]] = field(default_factory=lambda: defaultdict(list))
     moments: dict[str, Moments] = field(default_factory=lambda: defaultdict(Moments))
     importance: dict[str, list[Floats]] = field(default_factory=lambda: defaultdict(list))
@@ -120,9 +119,9 @@ class Inspection:
         Raises:
             SelfRegError: A stage's map is not finite.
         """
-        sums = _CaseSums(torch.Generator(self.device).manual_seed(SEED))
-        for slicer in case.slicers:
-            self._add_patch(case, slicer, sums)
+        sums = _CaseSums()
+        for number in range(len(case.slicers)):
+            self._add_patch(case, number, sums)
             yield
         self.patches[case.name] = len(case.slicers)
         for key, losses in sums.losses.items():
@@ -163,8 +162,9 @@ class Inspection:
             return self.model.predicted(logits, target)
         return self.model.referenced(case.labels[slicer[1:]], target).to(self.device)
 
-    def _add_patch(self, case: Case, slicer: tuple[Any, ...], sums: _CaseSums) -> None:
+    def _add_patch(self, case: Case, number: int, sums: _CaseSums) -> None:
         """Runs one patch; nothing of its size stays."""
+        slicer = case.slicers[number]
         logits, maps = self.model.maps(self._patch(case, slicer))
         for target in self.model.targets:
             sums.areas[target].append(int(self._mask(case, slicer, logits, target).sum()))
@@ -175,15 +175,16 @@ class Inspection:
             # over its largest possible value it is the mean of a channel over its root mean square
             largest = feature[0, 0].numel() ** 0.5
             sums.importance[stage].append(importance(feature).double().cpu().numpy() / largest)
-        for key, value in self._losses(maps, sums.generator).items():
+        for key, value in self._losses(maps, case.name, number).items():
             sums.losses[key].append(value)
 
-    def _losses(self, maps: dict[str, Tensor], generator: torch.Generator) -> dict[Key, float]:
+    def _losses(self, maps: dict[str, Tensor], case: str, number: int) -> dict[Key, float]:
         """Both losses of each map but the teacher's, and their means over the students as the training takes them."""
         pyramid, teacher = TeacherPyramid(maps[self.model.final]), maps[self.model.final]
         scr, ifd = {}, {}
         for name, feature in maps.items():
             if name != self.model.final:
+                generator = stage_draws(case, number, name, self.device)
                 drawn = draw_channels(feature.shape[1], teacher.shape[1], generator, self.device)
                 scr[name] = float(Consistency(feature, pyramid, *drawn).value)
                 ifd[name] = float(Distillation(feature).value)
@@ -261,6 +262,11 @@ class Inspection:
             area,
             (rows * case.spacing[-2], columns * case.spacing[-1]),
         )
+
+
+def stage_draws(case: str, number: int, stage: str, device: torch.device) -> torch.Generator:
+    """SCR's draws at one stage in one patch: others in each patch, the same whatever else a model has."""
+    return torch.Generator(device).manual_seed(zlib.crc32(f"{case} {number} {stage}".encode()))
 
 
 def is_rgb(model: Model) -> bool:

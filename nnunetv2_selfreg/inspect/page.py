@@ -63,9 +63,10 @@ def as_html(inspections: Sequence[Inspection], content: Mapping[str, Any], pictu
         _picture("channels", pictures),
         _measure_table(inspections),
         "<h2>SCR and IFD as the losses see them</h2>",
-        "<p>Each patch as a batch of its own, in evaluation mode; the channels that SCR compares are drawn with the "
-        "seed 0 anew for each case. The last decoder stage is the teacher and has none. The students, marked *, are "
-        "those of the plans, by default the published ones.</p>",
+        "<p>Each patch as a batch of its own, in evaluation mode; the channels that SCR compares are drawn anew for "
+        "each patch, the same in both models of a comparison where a stage and the teacher have as many channels in "
+        "both. The last decoder stage is the teacher and has none. The students, marked *, are those of the plans, by "
+        "default the published ones.</p>",
         _picture("losses", pictures),
         _loss_table(inspections),
         "<p>What IFD ranks the channels by, most important first.</p>",
