@@ -4,6 +4,7 @@ import inspect
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ def load_predictor(model: Path, checkpoint: Path, device: str = "cpu") -> nnUNet
         device: Where to predict.
 
     Raises:
-        SelfRegError: A file cannot be read, or this nnU-Net does not know the trainer.
+        SelfRegError: A file cannot be read, the checkpoint does not fit the plans, or this nnU-Net does not know the
+            trainer.
     """
     content = load_checkpoint(checkpoint)
     plans, dataset = PlansManager(read_json(model / "plans.json")), read_json(model / "dataset.json")
@@ -52,7 +54,11 @@ def load_predictor(model: Path, checkpoint: Path, device: str = "cpu") -> nnUNet
         plans.get_label_manager(dataset).num_segmentation_heads,
         enable_deep_supervision=False,
     ).to(device)
-    network.load_state_dict(content["network_weights"])
+    try:
+        network.load_state_dict(content["network_weights"])
+    except RuntimeError as error:
+        reason = shorten(str(error).splitlines()[1], 200, placeholder=" ...")
+        raise SelfRegError(f"{checkpoint} does not fit {model / 'plans.json'}: {reason}") from None
     with redirect_stdout(StringIO()):  # a line about what only CUDA devices can do
         predictor = nnUNetPredictor(device=torch.device(device), allow_tqdm=False)
     predictor.manual_initialization(

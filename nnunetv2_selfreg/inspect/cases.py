@@ -1,7 +1,7 @@
 """The images to inspect, read and preprocessed by nnU-Net and cut into the patches of its sliding window."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunetv2_selfreg.errors import SelfRegError
@@ -50,9 +51,7 @@ class Case:
     spacing: tuple[float, ...]
 
 
-def find_cases(
-    images: Path, labels: Path | None, ending: str, channels: int, natural: bool = False
-) -> list[CaseFiles]:
+def find_cases(images: Path, labels: Path | None, ending: str, channels: int, natural: bool = False) -> list[CaseFiles]:
     """Finds the cases that were asked for, sorted by name.
 
     Args:
@@ -69,7 +68,7 @@ def find_cases(
     pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
     folder, wanted = (images, None) if images.is_dir() else (images.parent, images.name)
     found: dict[str, dict[int, Path]] = {}
-    for path in sorted(folder.glob(f"*{ending}")):
+    for path in folder.iterdir():
         if match := pattern.fullmatch(path.name):
             found.setdefault(match[1], {})[int(match[2])] = path
     if wanted is not None:
@@ -118,10 +117,14 @@ def prepare(files: CaseFiles, predictor: Any) -> Case:
         data, properties = reader.read_images([str(path) for path in files.images])
         labels = None if files.label is None else reader.read_seg(str(files.label))[0]
         _check_channels(files.name, len(data), len(description["channel_names"]))
+        if labels is not None:
+            _check_labels(files.name, labels, description["labels"])
         with redirect_stdout(StringIO()):
             data, labels, properties = preprocessor.run_case_npy(
                 data, labels, properties, plans, configuration, description
             )
+    except SelfRegError:
+        raise
     except (RuntimeError, AssertionError, OSError, ValueError) as error:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "unreadable")
         raise SelfRegError(f"case {files.name} cannot be preprocessed: {reason}") from None
@@ -146,3 +149,11 @@ def prepare(files: CaseFiles, predictor: Any) -> Case:
 def _check_channels(case: str, found: int, channels: int) -> None:
     if found != channels:
         raise SelfRegError(f"case {case} has {found} image channel{'s' * (found != 1)}; the model takes {channels}")
+
+
+def _check_labels(case: str, labels: NDArray[Any], described: Mapping[str, Any]) -> None:
+    known = np.unique(np.concatenate([np.atleast_1d(value) for value in described.values()]))
+    unknown = np.setdiff1d(labels, known)
+    if len(unknown):
+        found, expected = (", ".join(f"{value:g}" for value in values) for values in (unknown, known))
+        raise SelfRegError(f"the reference of case {case} holds {found}; the model's dataset.json knows {expected}")

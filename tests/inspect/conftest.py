@@ -42,7 +42,9 @@ def deep(tmp_path_factory) -> Trained:
 @pytest.fixture
 def pictures(tmp_path) -> Trained:
     """A 2d model of RGB pictures, three channels in one file, and two pictures of a disc."""
-    folder = write_model(tmp_path / "Dataset003_Pictures", 2, {"background": 0, "disc": 1}, channels=3, spacing=[1.0, 1.0])
+    folder = write_model(
+        tmp_path / "Dataset003_Pictures", 2, {"background": 0, "disc": 1}, channels=3, spacing=[1.0, 1.0]
+    )
     for name, change in (
         ("plans.json", {"image_reader_writer": "NaturalImage2DIO"}),
         ("dataset.json", {"channel_names": {"0": "R", "1": "G", "2": "B"}, "file_ending": ".png"}),

@@ -2,10 +2,13 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import weakref
+import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +25,7 @@ from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.inspect import model as model_module
 from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
-from nnunetv2_selfreg.inspect.measure import Inspection
+from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws
 from nnunetv2_selfreg.inspect.model import open_model
 from nnunetv2_selfreg.losses import draw_channels
 from nnunetv2_selfreg.settings import SelfRegSettings
@@ -139,11 +142,11 @@ def test_the_losses_are_the_slow_reference_s(flat_report, slices):
         assert figure(model, "ifd", name)["by_case"]["case1"] == pytest.approx(ifd[name], rel=1e-4)
     students = figure(model, "ifd", "students")["by_case"]["case1"]
     assert students == pytest.approx((ifd[STAGES[1]] + ifd[STAGES[2]]) / 2 + ifd[STAGES[3]], rel=1e-4)
-    generator = torch.Generator().manual_seed(0)
     scr = {name: [] for name in STAGES[:-1]}
-    for patch in zip(*slices.values(), strict=True):
+    for number, patch in enumerate(zip(*slices.values(), strict=True)):
         *students, teacher = patch
         for name, student in zip(scr, students, strict=True):
+            generator = torch.Generator().manual_seed(zlib.crc32(f"case1 {number} {name}".encode()))
             drawn = draw_channels(student.shape[1], teacher.shape[1], generator)
             grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
             difference = pooled(student[:, drawn[0]], grid) - pooled(teacher[:, drawn[1]], grid)
@@ -182,6 +185,19 @@ def test_the_students_are_those_of_the_plans_as_the_training_sees_them(flat, tmp
     assert [name for name in ("E0*", "E1*", "E2*", "D0*", "E2 first block*") if f"<td>{name}</td>" in page] == [
         "E0*", "E2*", "D0*", "E2 first block*",
     ]  # fmt: skip
+
+
+def test_draws_of_a_stage_do_not_hang_on_what_else_is_tapped(flat_report, flat, tmp_path):
+    """Both models of a comparison meet the same draws, whatever their students, and other ones in each patch."""
+    more = {"taps": "first_and_last", "encoder_stages": [0, 2]}
+    folder = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES, selfreg=more)
+    (model,) = inspect(replace(flat, folder=folder), tmp_path / "out")["models"]
+    for name in STAGES[:-1]:
+        expected = figure(flat_report[1]["models"][0], "scr", name)["by_case"]
+        assert figure(model, "scr", name)["by_case"] == expected
+    wide = torch.device("cpu")
+    draws = {tuple(draw_channels(64, 64, stage_draws("case0", number, "s", wide))[0].tolist()) for number in range(4)}
+    assert len(draws) == 4
 
 
 @pytest.mark.parametrize(("target", "label"), [("RV", 1), ("LV", 3)])
@@ -286,6 +302,26 @@ def test_cases_are_paired_with_another_model_of_other_plans(flat, tmp_path):
     assert found["higher"] == sum(value > 0 for value in expected)
 
 
+def with_folds(model, *folds):
+    for fold in folds:
+        shutil.copytree(model / "fold_0", model / f"fold_{fold}")
+    shutil.rmtree(model / "fold_0")
+    return model
+
+
+def test_two_models_are_compared_on_the_first_fold_that_both_have(flat, tmp_path, capsys):
+    first = with_folds(write_model(tmp_path / "a" / "Dataset001_Flat", 2, CLASSES), 1, 2, 4)
+    second = with_folds(write_model(tmp_path / "b" / "Dataset001_Flat", 2, CLASSES), 2, 3, 4)
+    content = inspect(replace(flat, folder=first), tmp_path / "out", "--compare", second, "--cases", "1")
+    assert [model["fold"] for model in content["models"]] == ["2", "2"]
+    arguments = [first, "--compare", second, "--images", flat.images, "-o", tmp_path / "other"]
+    for fold in (2, 4):
+        shutil.rmtree(second / f"fold_{fold}")
+    message = refusal(capsys, *arguments)
+    assert "have no fold with a checkpoint_final.pth in common (1, 2, 4 and 3)" in message
+    assert "-f" in message
+
+
 def test_without_references_the_prediction_is_explained(flat, tmp_path):
     content = inspect(flat, tmp_path / "out", "--cases", "1", labels=False)
     assert content["settings"]["reference"] is False
@@ -318,7 +354,7 @@ def test_a_grey_picture_is_refused_where_the_model_takes_colours(pictures, tmp_p
     path = pictures.images / "disc0_0000.png"
     Image.open(path).convert("L").save(path)
     message = refusal(capsys, pictures.folder, "--images", pictures.images, "-o", tmp_path / "out")
-    assert message.endswith("case disc0 has 1 image channel; the model takes 3")
+    assert message.endswith("inspect: case disc0 has 1 image channel; the model takes 3")
 
 
 def test_the_ignored_slice_counts_nowhere(deep):
@@ -439,24 +475,122 @@ def test_a_reference_of_another_shape_is_refused(flat, tmp_path, capsys):
     assert "case case0 cannot be preprocessed: " in refusal(capsys, *arguments)
 
 
+@pytest.mark.parametrize("trained", ["flat", "pictures"])
+def test_a_reference_with_values_that_the_data_set_does_not_know_is_refused(trained, request, tmp_path, capsys):
+    trained = request.getfixturevalue(trained)
+    path = sorted(trained.labels.iterdir())[0]
+    shutil.copytree(trained.labels, tmp_path / "labels")
+    if path.suffix == ".png":
+        Image.fromarray(np.asarray(Image.open(path)) * 50).save(tmp_path / "labels" / path.name)
+    else:
+        image = SimpleITK.ReadImage(path)
+        SimpleITK.WriteImage(image * 50, tmp_path / "labels" / path.name)
+    arguments = ["--images", trained.images, "--labels", tmp_path / "labels", "-o", tmp_path / "out"]
+    message = refusal(capsys, trained.folder, *arguments)
+    name = path.name.split(".")[0]
+    assert re.search(
+        rf"inspect: the reference of case {name} holds 50(, 100, 150)?; .*dataset\.json knows 0, 1", message
+    )
+
+
+def test_a_checkpoint_of_another_network_is_refused(flat, tmp_path, capsys):
+    folder = shutil.copytree(flat.folder, tmp_path / "Dataset001_Flat" / flat.folder.name)
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 6, 10]
+    (folder / "plans.json").write_text(json.dumps(plans))
+    message = refusal(capsys, folder, "--images", flat.images, "-o", tmp_path / "out")
+    assert re.search(r"checkpoint_final\.pth does not fit .*plans\.json", message)
+    assert len(message) < 500
+
+
+def test_images_that_cannot_be_read_are_no_problem_of_the_output(flat, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    listed = Path.iterdir
+
+    def closed(path):
+        if path == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", closed)  # the superuser may read every folder
+    message = refusal(capsys, flat.folder, "--images", folder, "-o", tmp_path / "out")
+    assert message.endswith(f"{folder} cannot be read: Permission denied")
+
+
+def test_the_second_stage_of_the_cascade_is_refused(flat, tmp_path, capsys):
+    folder = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES, previous_stage="2d_lowres")
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    for name, weights in content["network_weights"].items():
+        if weights.ndim == 4 and weights.shape[1] == 1:  # the image and, of each class, the first stage's prediction
+            content["network_weights"][name] = weights.repeat(1, 4, 1, 1)
+    torch.save(content, path)
+    message = refusal(capsys, folder, "--images", flat.images, "-o", tmp_path / "out")
+    assert message.endswith(f"{folder.name} also takes the prediction of 2d_lowres; inspect that one instead")
+
+
 def test_without_captum_the_extra_is_named(flat, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run, "find_spec", lambda name: None)
     message = refusal(capsys, flat.folder, "--images", flat.images, "-o", tmp_path / "out")
     assert message.endswith('inspect needs captum: pip install "nnunetv2-selfreg[inspect]"')
 
 
-def test_only_a_report_is_replaced(flat, tmp_path, capsys):
+@pytest.fixture
+def report(tmp_path):
+    """A folder that holds what an earlier inspection wrote, and nothing else."""
     output = tmp_path / "out"
-    arguments = [flat.folder, "--images", flat.images / "case0", "-o", output]
-    output.mkdir()
-    (output / "thesis.txt").write_text("mine")
+    (output / "figures").mkdir(parents=True)
+    (output / "report.html").write_text("old")
+    (output / "figures.json").write_text(json.dumps({"made_by": "nnUNetv2_selfreg inspect"}))
+    return output
+
+
+def test_a_report_is_replaced_when_asked_for(flat, report, tmp_path, capsys):
+    arguments = [flat.folder, "--images", flat.images / "case0", "-o", report]
     assert "exists already" in refusal(capsys, *arguments)
-    assert "is not a report, so --overwrite leaves it alone" in refusal(capsys, *arguments, "--overwrite")
-    assert (output / "thesis.txt").read_text() == "mine"
-    (output / "thesis.txt").unlink()
-    for name in ("report.html", "figures.json"):
-        (output / name).write_text("old")
-    assert "exists already" in refusal(capsys, *arguments)
+    assert (report / "report.html").read_text() == "old"
     assert cli.main(["inspect", *map(str, arguments), "--overwrite"]) == 0
-    assert json.loads((output / "figures.json").read_text())["cases"] == ["case0"]
+    assert json.loads((report / "figures.json").read_text())["cases"] == ["case0"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("thesis.txt", "mine"),
+        ("figures/scan.nii.gz", "mine"),
+        ("figures.json", '{"made_by": "me"}'),
+        ("figures.json", "mine"),
+        ("figures.json", "[]"),
+        ("report.html", None),
+        ("figures", None),
+    ],
+)
+def test_only_a_report_is_replaced(flat, report, capsys, name, text):
+    if text is None:
+        path = report / name
+        path.rmdir() if path.is_dir() else path.unlink()
+    else:
+        (report / name).write_text(text)
+    before = {path: path.is_dir() or path.read_bytes() for path in report.rglob("*")}
+    message = refusal(capsys, flat.folder, "--images", flat.images, "-o", report, "--overwrite")
+    assert message.endswith(
+        f"-o {report} is not a report and nothing else, so --overwrite leaves it alone; name another"
+    )
+    assert {path: path.is_dir() or path.read_bytes() for path in report.rglob("*")} == before
+
+
+def test_a_swap_that_fails_midway_leaves_the_old_report(flat, report, tmp_path, capsys, monkeypatch):
+    replace_file = os.replace
+
+    def full(source, target):
+        if str(target) == str(report) and (source / "report.html").read_text() != "old":
+            raise OSError(28, "No space left on device")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    message = refusal(capsys, flat.folder, "--images", flat.images / "case0", "-o", report, "--overwrite")
+    assert "cannot be written: No space left on device" in message
+    assert (report / "report.html").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
