@@ -26,7 +26,9 @@ def draw_all(inspections: Sequence[Inspection], unit: str) -> dict[str, Figure]:
         Figures by file name without suffix, in the order of the report.
     """
     figures = {}
-    by_model = [{(picture.case, picture.target): picture for picture in i.pictures} for i in inspections]
+    by_model = [
+        {(picture.case, picture.target, picture.number): picture for picture in i.pictures} for i in inspections
+    ]
     for number, which in enumerate(sorted(set().union(*by_model))):
         # without references a class may be predicted by one of the models only
         pictures = {model: found[which] for model, found in enumerate(by_model) if which in found}

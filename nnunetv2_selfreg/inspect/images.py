@@ -28,9 +28,10 @@ def draw_grad_cam(inspections: Sequence[Inspection], pictures: Mapping[int, Pict
     first = next(iter(pictures.values()))
     where, encoder = places(inspections[0])
     tall = first.size[0] / first.size[1]
-    width = 1.75
+    width = 2.1
     figure = Figure(
-        figsize=(width * (encoder + 1) + 1.2, (width * tall + 0.32) * 2 * len(pictures) + 1.2), layout="constrained"
+        figsize=(width * (encoder + 1) + 1.2, ((width - 0.4) * tall + 0.7) * 2 * len(pictures) + 1.2),
+        layout="constrained",
     )
     axes = figure.subplots(2 * len(pictures), encoder + 1, squeeze=False)
     # the square root keeps weak maps visible
@@ -46,7 +47,7 @@ def draw_grad_cam(inspections: Sequence[Inspection], pictures: Mapping[int, Pict
             row, column = where[name]
             axis = axes[2 * block + row, column + 1]
             axis.set_title(f"{model}{short(name)}", fontsize=9)
-            _draw_map(axis, picture, heat, norm)
+            _draw_map(axis, picture, heat, norm, unit)
     bar = figure.colorbar(_mappable(norm, HEAT), ax=axes, location="right", shrink=0.8, aspect=30, extend="max")
     bar.set_ticks([tick for tick in (0, 0.25, 1, 2, 4, 8, 12, 16, 20) if tick <= top_of_scale])
     bar.minorticks_off()
@@ -73,21 +74,18 @@ def _draw_outlines(top: Any, bottom: Any, picture: Picture, model: str, unit: st
         _image(axis, picture)
         _outline(axis, picture, mask, colour)
         axis.set_title(f"{model}{name}" if mask is not None and mask.any() else f"{model}no {name}", fontsize=9)
-        axis.set_ylabel(f"[{unit}]", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        _axes(axis, picture, unit)
 
 
-def _draw_map(axis: Any, picture: Picture, heat: NDArray[np.float32] | None, norm: Normalize) -> None:
-    """One stage's map over the image, with the outline of what it explains."""
-    _image(axis, picture)
-    axis.set_xticks([])
-    axis.set_yticks([])
+def _draw_map(axis: Any, picture: Picture, heat: NDArray[np.float32] | None, norm: Normalize, unit: str) -> None:
+    """One stage's map, opaque so that its colours are the bar's, with the outline of what it explains."""
     if heat is None:
+        _image(axis, picture)
         axis.text(0.5, 0.5, "no map", transform=axis.transAxes, ha="center", va="center", backgroundcolor="white")
     else:
-        axis.imshow(heat, cmap=HEAT, norm=norm, alpha=0.75, extent=_extent(picture), interpolation="nearest")
+        axis.set_visible(True)
+        axis.imshow(heat, cmap=HEAT, norm=norm, extent=_extent(picture), interpolation="nearest")
+    _axes(axis, picture, unit)
     if picture.reference is None:
         _outline(axis, picture, picture.prediction, PREDICTION)
     else:
@@ -122,6 +120,16 @@ def draw_similarity(inspections: Sequence[Inspection]) -> Figure:
     figure.supylabel("channel", fontsize=9)
     legend(figure, [], inspections, NAMES)
     return figure
+
+
+def _axes(axis: Any, picture: Picture, unit: str) -> None:
+    axis.set_xlim(*_extent(picture)[:2])
+    axis.set_ylim(*_extent(picture)[2:])
+    axis.set_xlabel(f"x [{unit}]", fontsize=7, labelpad=1)
+    axis.set_ylabel(f"y [{unit}]", fontsize=7, labelpad=1)
+    axis.tick_params(labelsize=6, pad=1.5, length=2)
+    axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
 def _image(axis: Any, picture: Picture) -> None:

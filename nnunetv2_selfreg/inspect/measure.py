@@ -55,6 +55,7 @@ class Picture:
     Attributes:
         case: The case's name.
         target: The class's name.
+        number: Which of the class's pictures in this case.
         place: Which slice it is; empty where the image has only one.
         image: `(rows, columns)` grey or `(rows, columns, 3)` RGB, 0 to 1.
         reference: Where the class is, bool `(rows, columns)`; None without references.
@@ -66,6 +67,7 @@ class Picture:
 
     case: str
     target: str
+    number: int
     place: str
     image: NDArray[np.float32]
     reference: NDArray[np.bool_] | None
@@ -226,7 +228,9 @@ class Inspection:
             sums.shares[target, name].append(in_class_share(heat[name], inside, counted))
         if show:
             prediction = self.model.predicted(logits, target).cpu().numpy()
-            self.pictures.append(self._picture(case, target, slicer, inside, prediction, heat, area))
+            found = [...] if inside.ndim == 2 else telling_slices(inside.sum((1, 2)))
+            for number, at in enumerate(found):
+                self.pictures.append(self._picture(case, target, number, slicer, at, inside, prediction, heat, area))
 
     def _add_shares(self, case: str, target: Target, sums: _CaseSums) -> None:
         self.values[Key("class_area", INPUT, target.name)][case] = float(np.mean(sums.area_shares[target]))
@@ -240,21 +244,23 @@ class Inspection:
         self,
         case: Case,
         target: Target,
+        number: int,
         slicer: tuple[Any, ...],
+        at: Any,
         mask: NDArray[np.bool_],
         prediction: NDArray[np.bool_],
         heat: dict[str, NDArray[np.float32]],
         area: float,
     ) -> Picture:
-        """The patch itself in 2D; in 3D the slice along the first axis that shows most of the class."""
+        """The patch itself in 2D, in 3D one slice along its first axis."""
         image = case.image[slicer].numpy()
-        at: Any = ... if mask.ndim == 2 else int(mask.sum((1, 2)).argmax())
-        number, slices = slicer[1] if mask.ndim == 2 else slicer[1].start + at, case.image.shape[1]
+        position, slices = slicer[1] if mask.ndim == 2 else slicer[1].start + at, case.image.shape[1]
         rows, columns = mask.shape[-2:]
         return Picture(
             case.name,
             target.name,
-            f"slice {number + 1} of {slices}" if slices > 1 else "",
+            number,
+            f"slice {position + 1} of {slices}" if slices > 1 else "",
             _shown(image if mask.ndim == 2 else image[:, at], is_rgb(self.model)),
             None if case.labels is None else mask[at],
             prediction[at],
@@ -262,6 +268,16 @@ class Inspection:
             area,
             (rows * case.spacing[-2], columns * case.spacing[-1]),
         )
+
+
+def telling_slices(areas: NDArray[np.int64]) -> list[int]:
+    """The slice that shows most of a class, and those at a third and at two thirds of the slices that show it.
+
+    Args:
+        areas: How many voxels each slice shows, at least one of them more than 0.
+    """
+    showing = np.flatnonzero(areas)
+    return sorted({int(areas.argmax()), int(showing[len(showing) // 3]), int(showing[2 * len(showing) // 3])})
 
 
 def stage_draws(case: str, number: int, stage: str, device: torch.device) -> torch.Generator:

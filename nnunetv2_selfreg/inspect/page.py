@@ -16,6 +16,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1150px; mar
 img { max-width: 100%; height: auto; display: block; margin: 1em 0; }
 table { border-collapse: collapse; margin: 1em 0; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: 2px 6px; text-align: right; border-bottom: 1px solid #ddd; white-space: pre; }
+th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
 .wide { overflow-x: auto; }
 """
@@ -42,16 +43,21 @@ def as_html(inspections: Sequence[Inspection], content: Mapping[str, Any], pictu
     ]
     if len(inspections) == 2:
         sections += ["<h2>Differences</h2>", _picture("differences", pictures), _differences_table(inspections)]
+        sections.append(
+            "<p>Mean and standard deviation over cases of B minus A, and in how many cases B's is higher (up).</p>"
+        )
     sections += [
         "<h2>Grad-CAM</h2>",
         f"<p>What makes the network see a class: the class's logit, summed over {source}, is traced back to each "
         f"stage, in the {PATCHES_PER_CLASS} patches of a case that show most of the class. A map's in-class share is "
         "the part of its mass that lies inside the class; the dotted line is what an even map would have. A map "
-        "without mass (no map) is counted and left out of the means.</p>",
+        "without mass (no map) is left out of the means; the table counts them, (n): n maps without mass. The bars are "
+        "standard deviations over cases, cut off at 0 and 1.</p>",
         _picture("in_class_share", pictures) if "in_class_share" in pictures else "<p>No class is seen.</p>",
         _share_table(inspections),
-        f"<p>The cases {escape(', '.join(settings['cases_shown']))}, the patch that shows most of the class, in 3D its "
-        "slice that does.</p>",
+        f"<p>The cases {escape(', '.join(settings['cases_shown']))}, the patch that shows most of the class, in 3D up "
+        "to three slices of it: the one that shows most of the class, and those at a third and two thirds of its "
+        "extent.</p>",
         *(_picture(name, pictures) for name in grad_cam),
         "<h2>Channels</h2>",
         "<p>The correlation of each two channels of a stage over all voxels of all patches of a case. Redundancy is "
@@ -116,7 +122,7 @@ def _share_table(inspections: Sequence[Inspection]) -> str:
                 text = _mean_and_sd(inspection.values.get(Key("in_class_share", stage, target), {}))
                 without = inspection.values.get(Key("maps_without_mass", stage, target), {})
                 count = int(sum(value or 0 for value in without.values()))
-                row.append(f"{text}, {count} without mass" if count else text)
+                row.append(f"{text} ({count})" if count else text)
         rows.append(row)
     area = [
         _mean_and_sd(inspection.values.get(Key("class_area", INPUT, target), {}))
@@ -160,26 +166,29 @@ def _mark(stage: str, models: Sequence[Model]) -> str:
 
 
 def _differences_table(inspections: Sequence[Inspection]) -> str:
-    """Mean, standard deviation and sign by figure and stage."""
+    """Mean, standard deviation and sign by stage and figure."""
     found = compare(*inspections)
     classes = [target.name for target in inspections[0].model.targets]
-    rows = []
-    for measure in COMPARED:
-        for class_name in (*classes, "") if measure == SHARE else ("",):
-            name = MEASURES[measure]
-            if measure == SHARE:
-                name += f", {class_name or 'mean of the classes'}"
-            each = [found.get(Key(measure, stage, class_name)) for stage in (*inspections[0].model.stages, STUDENTS)]
-            rows.append([name, *map(_difference, each)])
-    stages = [short(stage) for stage in inspections[0].model.stages]
-    return _table(["B minus A", *stages, "all students"], rows)
+    columns = [(SHARE, target) for target in classes] + [(measure, "") for measure in COMPARED]
+    header = ["B minus A"]
+    for measure, target in columns:
+        name = target or "mean of the classes"
+        header.append(f"{MEASURES[measure]}, {name}" if measure == SHARE else MEASURES[measure])
+    rows = [
+        [
+            "all students" if stage == STUDENTS else short(stage),
+            *(_difference(found.get(Key(measure, stage, target))) for measure, target in columns),
+        ]
+        for stage in (*inspections[0].model.stages, STUDENTS)
+    ]
+    return _table(header, rows)
 
 
 def _difference(difference: Difference | None) -> str:
     if difference is None or difference.mean is None:
         return ""
     sd = "" if difference.sd is None else f" ± {difference.sd:.3f}"
-    return f"{difference.mean:+.3f}{sd}\n{difference.higher} of {difference.cases} higher"
+    return f"{difference.mean:+.3f}{sd}\n{difference.higher} of {difference.cases} up"
 
 
 def _of(inspections: Sequence[Inspection], number: int) -> str:

@@ -134,11 +134,10 @@ def draw_differences(inspections: Sequence[Inspection]) -> Figure:
                 axis.errorbar(x, each.mean, yerr=each.sd or 0, color="black", marker="D", markersize=5, capsize=3)
         _limits_around_zero(axis)
         _stage_ticks(axis, stages)
-        axis.set_ylabel(text, fontsize=9)
+        axis.set_ylabel(f"B minus A:\n{text}", fontsize=9)
         axis.grid(alpha=0.3, axis="y")
     axes[-1].set_xlabel(STAGE_AXIS)
     figure.align_ylabels(axes)
-    figure.supylabel("B minus A", fontsize=10)
     handles = [
         Line2D([], [], color="0.5", marker="o", markersize=3, linestyle="", label="one case"),
         Line2D([], [], color="black", marker="D", markersize=5, label="mean and standard deviation over cases"),
@@ -160,7 +159,7 @@ def _per_stage(axis: Any, inspections: Sequence[Inspection], measure: str, targe
                 axis.errorbar(
                     x + shift,
                     mean,
-                    yerr=sd or 0,
+                    yerr=_bar(mean, sd or 0, measure),
                     color=COLOURS[number],
                     marker=MARKERS[number],
                     markersize=5,
@@ -170,6 +169,11 @@ def _per_stage(axis: Any, inspections: Sequence[Inspection], measure: str, targe
                 )
     _stage_ticks(axis, stages)
     axis.grid(alpha=0.3, axis="y")
+
+
+def _bar(mean: float, sd: float, measure: str) -> list[list[float]]:
+    """The error bar's lengths below and above the mean; a share lies between 0 and 1, and so does its bar."""
+    return [[min(sd, mean)], [min(sd, 1 - mean)]] if measure == SHARE else [[sd], [sd]]
 
 
 def _dots(axis: Any, x: float, values: Sequence[float], colour: str) -> None:

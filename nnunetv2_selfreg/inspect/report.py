@@ -32,7 +32,7 @@ def write_report(
     with style.context("default"):
         figures = draw_all(inspections, unit)
         for name, figure in figures.items():
-            figure.savefig(folder / PICTURES / f"{name}.png", dpi=110)
+            figure.savefig(folder / PICTURES / f"{name}.png", dpi=200)
     content = as_json(inspections, settings, versions)
     (folder / NUMBERS).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     pictures = {name: (folder / PICTURES / f"{name}.png").read_bytes() for name in figures}

@@ -25,7 +25,7 @@ from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.inspect import model as model_module
 from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
-from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws
+from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws, telling_slices
 from nnunetv2_selfreg.inspect.model import open_model
 from nnunetv2_selfreg.losses import draw_channels
 from nnunetv2_selfreg.settings import SelfRegSettings
@@ -355,6 +355,38 @@ def test_a_grey_picture_is_refused_where_the_model_takes_colours(pictures, tmp_p
     Image.open(path).convert("L").save(path)
     message = refusal(capsys, pictures.folder, "--images", pictures.images, "-o", tmp_path / "out")
     assert message.endswith("inspect: case disc0 has 1 image channel; the model takes 3")
+
+
+def test_a_volume_is_shown_in_up_to_three_slices_of_each_class(deep):
+    model = open_model(deep.folder, None, "checkpoint_final.pth", "cpu")
+    inspection = Inspection(model, torch.device("cpu"))
+    (files,) = find_cases(deep.images / "case0", deep.labels, ".nii.gz", 2)
+    case = prepare(files, model.predictor)
+    for _ in inspection.add(case, show=True):
+        pass
+    for target in model.targets:
+        shown = [picture for picture in inspection.pictures if picture.target == target.name]
+        assert [picture.number for picture in shown] == [0, 1, 2]
+        masks = [torch.isin(case.labels[s[1:]], torch.tensor(target.labels, dtype=case.labels.dtype))
+                 for s in case.slicers]  # fmt: skip
+        largest = max(masks, key=lambda mask: int(mask.sum())).numpy()
+        sizes = [int(picture.reference.sum()) for picture in shown]
+        assert min(sizes) > 0
+        assert max(sizes) == largest.sum((1, 2)).max()
+        assert len({picture.place for picture in shown}) == 3
+
+
+@pytest.mark.parametrize(
+    ("areas", "slices"),
+    [
+        ([0, 1, 1, 5, 1, 1, 1, 0], [3, 5]),  # seen in the slices 1 to 6: a third is 3, two thirds 5
+        ([0, 9, 1, 1, 1, 1, 1, 0], [1, 3, 5]),
+        ([0, 0, 4, 0], [2]),
+        ([1, 0, 0, 2], [0, 3]),
+    ],
+)
+def test_slices_are_the_largest_and_those_at_the_thirds(areas, slices):
+    assert telling_slices(np.array(areas)) == slices
 
 
 def test_the_ignored_slice_counts_nowhere(deep):
