@@ -1,12 +1,12 @@
 """What the figures say, in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nnunetv2_selfreg.inspect.compare import compare, mean_over_targets, summarise, with_class_means
-from nnunetv2_selfreg.inspect.drawing import short
-from nnunetv2_selfreg.inspect.measure import INPUT, Inspection, Key
+from nnunetv2_selfreg.inspect.compare import SHARE, compare, mean_over_targets, summarise, with_class_means
+from nnunetv2_selfreg.inspect.drawing import places, short
+from nnunetv2_selfreg.inspect.measure import INPUT, Inspection, Key, Values
 
 MEASURES = {
     "in_class_share": "in-class share",
@@ -22,33 +22,16 @@ MEASURES = {
 COMPARED = ("in_class_share", "redundancy", "effective_rank_share", "partner_correlation", "scr", "ifd")
 
 
+# figures are given with three digits; mean differences smaller than this count as none
+EQUAL = 0.005
+
+
 def findings(inspections: Sequence[Inspection]) -> list[str]:
     """What the figures say, one sentence each, higher or lower alike."""
     lines = []
     for number, inspection in enumerate(inspections):
         prefix = f"{'AB'[number]}: " if len(inspections) > 1 else ""
-        values = with_class_means(inspection.values)
-        for measure in ("in_class_share", "redundancy", "effective_rank_share"):
-            means = {
-                stage: mean
-                for stage in inspection.model.stages
-                if (mean := summarise(values.get(Key(measure, stage), {})).mean) is not None
-            }
-            if not means:
-                continue
-            low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
-            parts = ", ".join(
-                f"{part} {np.mean(found):.3f}"
-                for part in ("encoder", "decoder")
-                if (found := [mean for stage, mean in means.items() if stage.startswith(part)])
-            )
-            text = f"{prefix}{MEASURES[measure]}: mean of the stages {parts}"
-            if len(means) > 1:
-                text += f"; lowest at {short(low)} ({means[low]:.3f}), highest at {short(high)} ({means[high]:.3f})"
-            area = summarise(mean_over_targets(values, "class_area", INPUT)).mean
-            if measure == "in_class_share" and area is not None:
-                text += f"; an even map would have {area:.3f}"
-            lines.append(text + ".")
+        lines += [prefix + line for line in _of_one(inspection)]
     if len(inspections) == 2:
         paired = compare(*inspections)
         for measure in COMPARED:
@@ -58,13 +41,53 @@ def findings(inspections: Sequence[Inspection]) -> list[str]:
                 if (difference := paired.get(Key(measure, stage))) and difference.mean is not None
             }
             if each:
-                higher, lower = (sum(sign * mean > 0 for mean in each.values()) for sign in (1, -1))
-                lines.append(
-                    f"B minus A, {MEASURES[measure]}: higher at {higher}, lower at {lower} of {len(each)} stages; "
-                    f"mean of the stages {np.mean(list(each.values())):+.3f}."
-                )
+                lines.append(_of_two(measure, list(each.values())))
         lines.append(
             "Two trainings differ by chance as well: the spread over cases says nothing about another training. "
             "Compare several folds or seeds before you call a difference an effect of the method."
         )
     return lines
+
+
+def _of_one(inspection: Inspection) -> list[str]:
+    """Whether the encoder looks at the classes less than the decoder, and whether deep stages are more redundant."""
+    lines = []
+    values = with_class_means(inspection.values)
+    shares = _means(inspection, values, SHARE)
+    groups = [{stage: mean for stage, mean in shares.items() if stage.startswith(p)} for p in ("encoder", "decoder")]
+    if all(groups):
+        text = f"in-class share: {_against('the encoder', groups[0], 'the decoder', groups[1])}"
+        area = summarise(mean_over_targets(values, "class_area", INPUT)).mean
+        lines.append(f"{text}; an even map would have {area:.3f}." if area is not None else f"{text}.")
+    where, columns = places(inspection)
+    middle = (columns - 1) / 2
+    for measure in ("redundancy", "effective_rank_share"):
+        means = _means(inspection, values, measure)
+        deep = {stage: mean for stage, mean in means.items() if where[stage][1] > middle}
+        shallow = {stage: mean for stage, mean in means.items() if where[stage][1] < middle}
+        if deep and shallow:
+            names = (f"the {name} stages ({', '.join(map(short, group))})"
+                     for name, group in (("deep", deep), ("shallow", shallow)))  # fmt: skip
+            lines.append(f"{MEASURES[measure]}: {_against(next(names), deep, next(names), shallow)}.")
+    return lines
+
+
+def _means(inspection: Inspection, values: Values, measure: str) -> dict[str, float]:
+    """A figure's mean over cases, by stage, where there is one."""
+    each = {stage: summarise(values.get(Key(measure, stage), {})).mean for stage in inspection.model.stages}
+    return {stage: mean for stage, mean in each.items() if mean is not None}
+
+
+def _against(name: str, group: Mapping[str, float], other: str, others: Mapping[str, float]) -> str:
+    one, two = (float(np.mean(list(means.values()))) for means in (group, others))
+    sign = "about as high" if abs(one - two) < EQUAL else "higher" if one > two else "lower"
+    than = "as" if sign.startswith("about") else "than"
+    return f"{sign} in {name}, mean of the stages {one:.3f}, {than} in {other}, {two:.3f}"
+
+
+def _of_two(measure: str, means: Sequence[float]) -> str:
+    higher, lower = (sum(sign * mean >= EQUAL for mean in means) for sign in (1, -1))
+    return (
+        f"B minus A, {MEASURES[measure]}: higher at {higher}, lower at {lower}, within {EQUAL} at "
+        f"{len(means) - higher - lower} of {len(means)} stages; mean of the stages {np.mean(means):+.3f}."
+    )

@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_selfreg inspect",
         description="Writes a report on what the stages of a trained network look at (Grad-CAM) and how alike their "
-        "channels are, of any nnU-Net v2 model, trained with SelfReg or not.",
+        "channels are, of an nnU-Net v2 model trained with SelfReg or not; all but the second stage of the cascade.",
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL_FOLDER", help="nnUNet_results/DATASET/TRAINER__PLANS__CONFIG"

@@ -284,7 +284,7 @@ def test_a_model_differs_from_itself_by_nothing(flat, tmp_path):
         assert difference["higher"] == 0
         assert difference["mean"] in (0, None)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "redundancy: higher at 0, lower at 0 of 5 stages" in page
+    assert "redundancy: higher at 0, lower at 0, within 0.005 at 5 of 5 stages" in page
     assert (tmp_path / "out" / "figures" / "differences.png").is_file()
 
 

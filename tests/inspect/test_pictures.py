@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("captum", reason="needs the extra [inspect]")
 from PIL import Image
 
+from nnunetv2_selfreg.inspect.findings import findings
 from nnunetv2_selfreg.inspect.images import DENSEST, draw_grad_cam
 from nnunetv2_selfreg.inspect.measure import Inspection, Key, Picture
 from nnunetv2_selfreg.inspect.plots import draw_differences, draw_in_class_share, draw_measures
@@ -120,3 +121,34 @@ def test_the_tables_have_stages_as_rows_and_short_marks(tmp_path):
     for path in (tmp_path / "figures").iterdir():
         dots_per_inch = Image.open(path).info["dpi"][0]
         assert dots_per_inch == pytest.approx(200, abs=1)
+
+
+def of_measure(lines, text):
+    (line,) = (line for line in lines if text in line)
+    return line
+
+
+def test_what_is_seen_in_one_model():
+    made = inspection()
+    for stage, value in zip(STAGES, [0.5, 0.5, 9, 0.1, 0.1, 0.1, 9, 0.5, 0.5], strict=True):
+        made.values[Key("redundancy", stage)] = dict.fromkeys("abc", value)
+    lines = findings([made])
+    assert len(lines) == 3
+    share = "in-class share: lower in the encoder, mean of the stages 0.167, than in the decoder, 0.833"
+    assert of_measure(lines, "in-class share").startswith(share)
+    # E2 and D1 lie in the middle
+    expected = (
+        "redundancy: lower in the deep stages (E3, E4, D0), mean of the stages 0.100, "
+        "than in the shallow stages (E0, E1, D2, D3), 0.500."
+    )
+    assert of_measure(lines, "redundancy") == expected
+    rank = of_measure(lines, "effective rank / channels")
+    assert rank.startswith("effective rank / channels: about as high in the deep stages")
+
+
+def test_differences_below_rounding_are_none():
+    first, second = inspection(), inspection()
+    for stage, value in zip(STAGES, [0.504, 0.496, 0.506, 0.494, *[0.5] * 5], strict=True):
+        second.values[Key("redundancy", stage)] = dict.fromkeys("abc", value)
+    line = of_measure(findings([first, second]), "B minus A, redundancy")
+    assert "higher at 1, lower at 1, within 0.005 at 7 of 9 stages" in line
