@@ -1,0 +1,14 @@
+"""SelfReg whose weights rise over the first epochs: an alternative that the study tries, and an example of a subclass."""
+
+from nnunetv2_selfreg.trainer import nnUNetTrainerSelfReg_10epochs
+
+
+class nnUNetTrainerSelfRegRamped_10epochs(nnUNetTrainerSelfReg_10epochs):
+    """Both weights rise from 0 in the first epoch to their value in the sixth, then stay there."""
+
+    ramp = 5
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        settings, part = self.loss.settings, min(1.0, self.current_epoch / self.ramp)
+        self.loss.weights = {"scr": part * settings.lambda_scr, "ifd": part * settings.lambda_ifd}
