@@ -1,4 +1,4 @@
-"""SelfReg whose weights rise over the first epochs: an alternative that the study tries, and an example of a subclass."""
+"""SelfReg with weights that rise over the first epochs: an alternative of the study, and an example of a subclass."""
 
 from nnunetv2_selfreg.trainer import nnUNetTrainerSelfReg_10epochs
 
