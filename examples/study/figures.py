@@ -164,7 +164,7 @@ def _means(axis: Axes, about: Mapping[str, Any], noise: Sequence[Mapping[str, An
         columns.append(("stock,\nrep. {1} - {0}".format(*other["repetitions"]), SAME, other["classes"][MEAN], runs))
     for place, (_, colour, found, runs) in enumerate(columns):
         axis.scatter(place + np.linspace(-0.28, 0.08, len(runs)), _numbers(runs), s=12, color=colour, alpha=0.8,
-                     linewidths=0, label="two runs of a fold" if place == 0 else None)  # fmt: skip
+                     linewidths=0, label="one repetition of a fold" if place == 0 else None)  # fmt: skip
         _interval(axis, place + 0.24, found, "black", "mean and 95 % CI" if place == 0 else None)
     if noise:
         axis.axvline(len(columns) - len(noise) - 0.5, color=SAME, linewidth=0.8, linestyle=":")

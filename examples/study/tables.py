@@ -97,7 +97,7 @@ def _each_run(compared: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
-    head = "data set, arm, runs, training cases, epochs x iterations, seconds a run, hours in all, over stock"
+    head = "data set, arm, runs, training cases, epochs, iterations, seconds a run, hours in all, over stock"
     return (
         _grid(
             [*head.split(", ")[:-1], "over stock, median (range)"],
@@ -107,7 +107,8 @@ def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
                     row["arm"],
                     row["runs"],
                     _range(row["training_cases"]),
-                    f"{_range(row['epochs'])} x {_range(row['iterations'])}",
+                    _range(row["epochs"]),
+                    _range(row["iterations"]),
                     f"{row['seconds']:.0f}" + (f" ± {row['sd']:.0f}" if row["sd"] is not None else ""),
                     f"{row['hours']:.1f}",
                     "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["over_stock"]) if row["over_stock"] else "",

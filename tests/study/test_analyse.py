@@ -225,8 +225,8 @@ def test_cost(raw):
         cases = {f"f{fold}{case}": dice for case, dice in six().items()}
         for arm, its in zip(("stock", "selfreg"), seconds, strict=True):
             raw.add("hippocampus", arm, 0, fold, cases, its)
-    assert "| hippocampus | stock | 3 | 160 | 2 x 50 | 200 ± 100 | 0.2 |  |" in raw.rebuilt()["tables.md"]
-    row = "| hippocampus | selfreg | 3 | 160 | 2 x 50 | 223 ± 100 | 0.2 | 1.10 (1.00 to 1.30) |"
+    assert "| hippocampus | stock | 3 | 160 | 2 | 50 | 200 ± 100 | 0.2 |  |" in raw.rebuilt()["tables.md"]
+    row = "| hippocampus | selfreg | 3 | 160 | 2 | 50 | 223 ± 100 | 0.2 | 1.10 (1.00 to 1.30) |"
     assert row in raw.rebuilt()["tables.md"]
 
 
