@@ -118,8 +118,9 @@ class Dataset:
         clusters = np.array([self.clusters[case] for case in stock.index])
         classes, over_folds, each = {}, {}, {run: {} for run in runs}
         for name, columns in self._columns().items():
-            arrays = (frame[columns].to_numpy() for frame in (selfreg, stock))
-            classes[name] = asdict(statistics.difference(*arrays, clusters, MARGIN))
+            arrays = [frame[columns].to_numpy() for frame in (selfreg, stock)]
+            found = asdict(statistics.difference(*arrays, clusters, MARGIN))
+            classes[name] = found | {"dice": [statistics.mean(array) for array in arrays]}
             for run in runs:
                 means = [statistics.mean(arm[run][columns].to_numpy()) for arm in (mine, its)]
                 each[run][name] = means[0] - means[1]
@@ -197,6 +198,11 @@ def read_table(results: Path, name: str) -> pd.DataFrame:
     if table.empty:
         raise SelfRegError(f"{path} holds no run")
     return table
+
+
+def primary(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The primary comparison in a data set's summary; None if it has no runs of both arms."""
+    return next((about for about in summary["comparisons"] if about["role"] == "primary"), None)
 
 
 def read_datasets(scores: pd.DataFrame, curves: pd.DataFrame, runs: pd.DataFrame) -> list[Dataset]:

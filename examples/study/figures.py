@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from comparison import MARGIN, MEAN, PRIMARY, STOCK, Dataset
+from comparison import MARGIN, MEAN, PRIMARY, STOCK, Dataset, primary
 from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def differences(datasets: Sequence[Dataset], content: Mapping[str, Any]) -> str 
     Returns:
         The SVG; None if no data set has runs of both arms.
     """
-    compared = [(part, _primary(content[part.name])) for part in datasets if _primary(content[part.name])]
+    compared = [(part, primary(content[part.name])) for part in datasets if primary(content[part.name])]
     if not compared:
         return None
     with style.context(STYLE):
@@ -133,10 +133,6 @@ def lambda_response(content: Mapping[str, Any]) -> str | None:
             axis.set_ylabel("difference to stock, mean Dice\n[points], 95 % CI")
             axis.spines[["top", "right"]].set_visible(False)
         return _svg(figure)
-
-
-def _primary(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    return next((about for about in summary["comparisons"] if about["role"] == "primary"), None)
 
 
 def _sorted_cases(axis: Axes, gains: Iterable[float], about: Mapping[str, Any]) -> None:

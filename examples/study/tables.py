@@ -4,14 +4,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from comparison import MEAN
+from comparison import MEAN, primary
 
 _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def sections(content: Mapping[str, Any]) -> dict[str, str]:
-    """The tables of every data set, and of the cost, by name."""
-    return {name: _dataset(part) for name, part in content["datasets"].items()} | {"cost": _cost(content["cost"])}
+    """The tables by name: the primary comparisons, every data set, and the cost."""
+    parts = {name: _dataset(part) for name, part in content["datasets"].items()} | {"cost": _cost(content["cost"])}
+    if any(map(primary, content["datasets"].values())):
+        parts = {"summary": _summary(content["datasets"])} | parts
+    return parts
 
 
 def page(parts: Mapping[str, str]) -> str:
@@ -30,6 +33,23 @@ def filled(text: str, parts: Mapping[str, str]) -> tuple[str, list[str]]:
     return _BLOCK.sub(lambda match: match[1] + parts.get(match[2], "") + match[3], text), [
         name for name in parts if name not in names
     ]
+
+
+def _summary(datasets: Mapping[str, Any]) -> str:
+    """The primary comparison of each data set, and stock against itself where it was trained twice."""
+    head = "data set, runs of each arm, cases, stock, SelfReg, difference, 95 % CI, p, over folds, stock again - stock"
+    rows = []
+    for name, part in datasets.items():
+        if about := primary(part):
+            found = about["classes"][MEAN]
+            selfreg, stock = map(_number, found["dice"])
+            difference, interval, p, *_ = _difference(found)
+            again = (_spread(noise["over_folds"][MEAN]) for noise in part["noise"])
+            over_folds = _spread(about["over_folds"][MEAN]), ", ".join(again) or "-"
+            rows.append(
+                [name, len(about["runs"]), found["cases"], stock, selfreg, difference, interval, p, *over_folds]
+            )
+    return _grid(head.split(", "), rows) + "\n"
 
 
 def _dataset(part: Mapping[str, Any]) -> str:

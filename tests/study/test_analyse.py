@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "examples" / "study"
 LAMBDAS = {"stock": (0, 0), "selfreg": (0.015, 0.015), "scr": (0.015, 0), "ifd": (0, 0.015)}
 MARKERS = "# Page\n\n" + "\n".join(
-    f"<!-- tables.md: {name} -->\n<!-- end -->" for name in ("hippocampus", "acdc", "acdc_10", "cost")
+    f"<!-- tables.md: {name} -->\n<!-- end -->" for name in ("summary", "hippocampus", "acdc", "acdc_10", "cost")
 )
 
 
@@ -177,6 +177,9 @@ def test_spread_over_folds_and_repetitions(raw):
     assert primary["over_folds"]["mean"]["mean"] == pytest.approx(1.5)
     assert primary["over_folds"]["mean"]["sd"] == pytest.approx(1 / np.sqrt(2), rel=1e-5)
     assert [run["difference"]["mean"] for run in primary["runs"]] == pytest.approx([1, 0, 3, 2])
+    summary = raw.rebuilt()["tables.md"].split("## ")[1]
+    assert "| hippocampus | 4 | 12 | 76.00 | 77.50 | +1.50 |" in summary
+    assert "| +1.50 ± 0.71 | +2.00 ± 2.83 |" in summary  # folds 2 and 1; 4 and 0
     (noise,) = found["noise"]
     assert noise["name"] == "stock - stock, repetition 1 - 0"
     assert noise["classes"]["mean"]["mean"] == pytest.approx(2)
