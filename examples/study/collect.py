@@ -1,13 +1,17 @@
 """Writes the scores, curves and settings of every finished run of config.yaml to results/: collect.py WORK
 
-WORK is the workflow's folder. Runs that are not finished are left out and named.
+WORK is the workflow's folder. A run that is not finished there is named; what results/ holds of it stays. Beside the
+scores go the plans and folds of the data sets, and the versions that are installed here.
 """
 
 import csv
 import json
+import platform
 import re
+import shutil
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from math import isnan
 from pathlib import Path
 from statistics import median
@@ -20,6 +24,8 @@ from nnunetv2_selfreg.leaderboard.model import describe_model
 
 RESULTS = Path(__file__).parent / "results"
 RUN = ["dataset", "arm", "repetition", "fold"]
+PACKAGES = ["nnunetv2-selfreg", "nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2"]
+Key = tuple[str, ...]  # the columns of RUN
 CURVES = {  # our columns, nnU-Net's and SelfReg's names of them
     "train_loss": "train_losses",
     "val_loss": "val_losses",
@@ -77,22 +83,53 @@ def run(log: dict[str, list[float]], work: Path, folder: Path) -> list[Any]:
     return [about["trainer"], about["plans"], *weights, epochs, iterations, len(splits[fold]["train"]), seconds]
 
 
+def copy_origin(config: dict[str, Any], work: Path) -> None:
+    """The plans and folds of every data set, as nnU-Net read them, and the versions."""
+    for data in config["data"].values():
+        folder = work / "nnUNet_preprocessed" / data["folder"]
+        target = RESULTS / data["folder"]
+        for path in [*folder.glob("Study*.json"), *folder.glob("splits_final.json")]:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / path.name)
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    (RESULTS / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
+
+
+def read_rows(path: Path) -> dict[Key, list[list[Any]]]:
+    """The rows of a table by run; none where there is no file."""
+    rows: dict[Key, list[list[Any]]] = {}
+    if path.is_file():
+        with open(path, newline="") as file:
+            for row in list(csv.reader(file))[1:]:
+                rows.setdefault(tuple(row[: len(RUN)]), []).append(row)
+    return rows
+
+
 def main() -> None:
     work = Path(sys.argv[1])
-    rows: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
-    for names, data, folder in runs(yaml.safe_load((Path(__file__).parent / "config.yaml").read_text()), work):
+    config = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())
+    known = {name: read_rows(RESULTS / f"{name}.csv") for name in COLUMNS}
+    rows: dict[str, dict[Key, list[list[Any]]]] = {name: {} for name in COLUMNS}
+    for names, data, folder in runs(config, work):
+        key = tuple(map(str, names))
         if not (folder / "validation/summary.json").is_file():
             print("not finished:", *names)
+            for name in COLUMNS:
+                rows[name][key] = known[name].get(key, [])
             continue
         log = load_checkpoint(folder / "checkpoint_final.pth")["logging"]
-        rows["scores"] += [names + row for row in scores(data, folder)]
-        rows["curves"] += [names + row for row in curves(log)]
-        rows["runs"].append(names + run(log, work, folder))
+        rows["scores"][key] = [names + row for row in scores(data, folder)]
+        rows["curves"][key] = [names + row for row in curves(log)]
+        rows["runs"][key] = [names + run(log, work, folder)]
     RESULTS.mkdir(exist_ok=True)
     for name, columns in COLUMNS.items():
         with open(RESULTS / f"{name}.csv", "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([columns, *rows[name]])
+            writer.writerow(columns)
+            elsewhere = (its_rows for key, its_rows in known[name].items() if key not in rows[name])
+            for its_rows in (*rows[name].values(), *elsewhere):
+                writer.writerows(its_rows)
+    copy_origin(config, work)
 
 
 if __name__ == "__main__":
