@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import version
 from math import isnan
 from pathlib import Path
@@ -38,13 +39,14 @@ COLUMNS = {
     "scores": [*RUN, "case", "cluster", "class", "dice"],
     "curves": [*RUN, "epoch", *CURVES],
     "runs": [
-        *RUN, "trainer", "plans", "lambda_scr", "lambda_ifd", "epochs", "iterations", "training_cases", "seconds",
+        *RUN, "registered", "trainer", "plans", "network", "lambda_scr", "lambda_ifd", "epochs", "iterations",
+        "training_cases", "started", "seconds",
     ],
 }  # fmt: skip
 
 
-def runs(config: dict[str, Any], work: Path) -> Iterator[tuple[list[Any], dict[str, Any], Path]]:
-    """Every run: what names it, its data set's entry in the configuration, and its folder."""
+def runs(config: dict[str, Any], work: Path) -> Iterator[tuple[list[Any], dict[str, Any], str, Path]]:
+    """Every run: what names it, its data set's entry in the configuration, if it was registered first, its folder."""
     for entry in config["runs"]:
         data = config["data"][entry["data"]]
         for arm in entry["arms"]:
@@ -53,7 +55,8 @@ def runs(config: dict[str, Any], work: Path) -> Iterator[tuple[list[Any], dict[s
             for fold in entry["folds"]:
                 results = work / f"repetition_{entry['repetition']}" / data["folder"] / model
                 # the low-data folds 5 to 9 validate on the cases of 0 to 4
-                yield [entry["dataset"], arm, entry["repetition"], fold % 5], data, results / f"fold_{fold}"
+                names = [entry["dataset"], arm, entry["repetition"], fold % 5]
+                yield names, data, "no" if entry.get("added") else "yes", results / f"fold_{fold}"
 
 
 def scores(data: dict[str, Any], folder: Path) -> Iterator[list[Any]]:
@@ -71,7 +74,7 @@ def curves(log: dict[str, list[float]]) -> Iterator[list[Any]]:
         yield [epoch, *(f"{log[name][epoch]:.6g}" if name in log else "" for name in CURVES.values())]
 
 
-def run(log: dict[str, list[float]], work: Path, folder: Path) -> list[Any]:
+def run(log: dict[str, list[float]], registered: str, work: Path, folder: Path) -> list[Any]:
     about = describe_model(folder.parent, folder.name.removeprefix("fold_"))
     fold, settings = int(folder.name.removeprefix("fold_")), about["selfreg"] or {}
     splits = json.loads((work / "nnUNet_preprocessed" / about["dataset"] / "splits_final.json").read_text())
@@ -80,7 +83,9 @@ def run(log: dict[str, list[float]], work: Path, folder: Path) -> list[Any]:
     iterations = epochs * int(json.loads((folder / "debug.json").read_text())["num_iterations_per_epoch"])
     weights = [settings.get(name, 0) for name in ("lambda_scr", "lambda_ifd")]
     seconds = round(epochs * median(end - start for start, end in times), 1)  # a pause counts in one epoch alone
-    return [about["trainer"], about["plans"], *weights, epochs, iterations, len(splits[fold]["train"]), seconds]
+    started = datetime.fromtimestamp(log["epoch_start_timestamps"][0], UTC).isoformat(timespec="seconds")
+    model = [registered, about["trainer"], about["plans"], about["network"], *weights]
+    return [*model, epochs, iterations, len(splits[fold]["train"]), started, seconds]
 
 
 def copy_origin(config: dict[str, Any], work: Path) -> None:
@@ -110,7 +115,7 @@ def main() -> None:
     config = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())
     known = {name: read_rows(RESULTS / f"{name}.csv") for name in COLUMNS}
     rows: dict[str, dict[Key, list[list[Any]]]] = {name: {} for name in COLUMNS}
-    for names, data, folder in runs(config, work):
+    for names, data, registered, folder in runs(config, work):
         key = tuple(map(str, names))
         if not (folder / "validation/summary.json").is_file():
             print("not finished:", *names)
@@ -120,7 +125,7 @@ def main() -> None:
         log = load_checkpoint(folder / "checkpoint_final.pth")["logging"]
         rows["scores"][key] = [names + row for row in scores(data, folder)]
         rows["curves"][key] = [names + row for row in curves(log)]
-        rows["runs"][key] = [names + run(log, work, folder)]
+        rows["runs"][key] = [names + run(log, registered, work, folder)]
     RESULTS.mkdir(exist_ok=True)
     for name, columns in COLUMNS.items():
         with open(RESULTS / f"{name}.csv", "w", newline="") as file:

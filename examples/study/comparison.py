@@ -4,7 +4,7 @@ Scores are in Dice points, 0 to 100. A run is one training, named by its repetit
 cases of its fold. Arms are compared on the runs that both have.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import isnan
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.leaderboard import statistics
@@ -23,13 +24,18 @@ DATASETS = ("hippocampus", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # in
 ARMS = (STOCK, PRIMARY, "scr", "ifd")
 MARGIN = 1.0  # points
 RUN = ["dataset", "arm", "repetition", "fold"]
-_TEXT = dict.fromkeys(["dataset", "arm", "case", "cluster", "class", "trainer", "plans"], str)
+_TEXT = dict.fromkeys("dataset arm case cluster class registered trainer plans network started".split(), str)
 _COLUMNS = {
     "scores": [*RUN, "case", "cluster", "class", "dice"],
     "curves": [*RUN, "epoch", "train_loss", "val_loss", "pseudo_dice", "scr", "ifd", "share"],
-    "runs": [*RUN, *"trainer plans lambda_scr lambda_ifd epochs iterations training_cases seconds".split()],
+    "runs": [
+        *RUN,
+        *"registered trainer plans network lambda_scr lambda_ifd".split(),
+        *"epochs iterations training_cases started seconds".split(),
+    ],
 }
 _BUDGET = ["epochs", "iterations", "training_cases"]
+_ALIKE = ["network", "epochs", "iterations"]  # in all runs of a data set
 
 Run = tuple[int, int]  # repetition, fold
 Runs = Mapping[Run, pd.DataFrame]  # scores (cases x classes)
@@ -45,6 +51,7 @@ class Dataset:
         arms: The runs by arm, stock first.
         clusters: The patient or picture that each case belongs to.
         weights: `lambda_scr` and `lambda_ifd` by arm.
+        added: The runs that were added to the registration when scores were known.
     """
 
     name: str
@@ -52,15 +59,20 @@ class Dataset:
     arms: Mapping[str, Runs]
     clusters: Mapping[str, str]
     weights: Mapping[str, tuple[float, float]]
+    added: frozenset[Run]
 
     def paired(self, arm: str) -> list[Run]:
         """The runs that stock and the arm both have."""
         return sorted(set(self.arms[arm]) & set(self.arms[STOCK]))
 
-    def gains(self, arm: str = PRIMARY) -> pd.DataFrame:
-        """The arm minus stock in every case that both score (cases x classes)."""
-        runs = self.paired(arm)
-        return per_case(self.arms[arm], runs) - per_case(self.arms[STOCK], runs)
+    def registered(self) -> list[Run]:
+        """The runs of the primary comparison."""
+        return [run for run in self.paired(PRIMARY) if run not in self.added]
+
+    def gains(self) -> pd.DataFrame:
+        """SelfReg minus stock in every case of the primary comparison (cases x classes)."""
+        runs = self.registered()
+        return per_case(self.arms[PRIMARY], runs) - per_case(self.arms[STOCK], runs)
 
     def summary(self) -> dict[str, Any]:
         """Every number of the data set."""
@@ -68,17 +80,26 @@ class Dataset:
             "classes": list(self.classes),
             "arms": {arm: self._spread(runs) for arm, runs in self.arms.items()},
             "comparisons": [
-                {
-                    "name": f"{arm} - {STOCK}",
-                    "role": "primary" if arm == PRIMARY else "exploratory",
-                    **self._compare(self.arms[arm], self.arms[STOCK]),
-                }
-                for arm in self.arms
-                if arm != STOCK and self.paired(arm)
+                {"name": name, "role": role, **self._compare(self.arms[arm], self.arms[STOCK], runs)}
+                for name, role, arm, runs in self._compared()
+                if runs
             ],
             "noise": self._noise(),
             "response": self._response(),
         }
+
+    def _compared(self) -> Iterator[tuple[str, str, str, list[Run]]]:
+        """The name, role, arm and runs of every comparison with stock."""
+        for arm in self.arms:
+            name = f"{arm} - {STOCK}"
+            if arm == PRIMARY:
+                runs, registered = self.paired(arm), self.registered()
+                yield name, "primary", arm, registered
+                if registered != runs:
+                    yield f"{name}, added later", "replication", arm, [run for run in runs if run in self.added]
+                    yield f"{name}, all", "exploratory", arm, runs if registered else []
+            elif arm != STOCK:
+                yield name, "exploratory", arm, self.paired(arm)
 
     def _columns(self) -> dict[str, list[str]]:
         return {MEAN: list(self.classes)} | {name: [name] for name in self.classes}
@@ -127,9 +148,12 @@ class Dataset:
             folds = sorted({fold for _, fold in runs})
             by_fold = np.array([np.mean([each[run][name] for run in runs if run[1] == fold]) for fold in folds])
             mean, deviation = statistics.mean_and_sd(by_fold)
+            half = None if deviation is None else student.ppf(0.975, len(folds) - 1) * deviation / len(folds) ** 0.5
             over_folds[name] = {
                 "mean": mean,
                 "sd": deviation,
+                "low": None if half is None else float(mean - half),
+                "high": None if half is None else float(mean + half),
                 "folds": dict(zip(map(str, folds), by_fold.tolist(), strict=True)),
             }
         return {
@@ -246,7 +270,16 @@ def read_datasets(scores: pd.DataFrame, curves: pd.DataFrame, runs: pd.DataFrame
                         row, described[(name, STOCK, *run)], f"{name}, repetition {run[0]}, fold {run[1]}", arm
                     )
         clusters = dict(zip(part["case"], part["cluster"], strict=True))
-        datasets.append(Dataset(name, classes, arms, clusters, weights))
+        its = runs[runs["dataset"] == name]
+        for column in _ALIKE:
+            if len(found := sorted(set(its[column]))) > 1:
+                raise SelfRegError(
+                    f"{name} holds runs with {column} {found[0]} and {found[1]}; give other networks and lengths "
+                    "a data set name of their own"
+                )
+        later = its[(its["registered"] == "no") & its["arm"].isin([STOCK, PRIMARY])]
+        added = frozenset(zip(later["repetition"], later["fold"], strict=True))
+        datasets.append(Dataset(name, classes, arms, clusters, weights, added))
     return datasets
 
 
@@ -258,7 +291,6 @@ def cost(runs: pd.DataFrame) -> list[dict[str, Any]]:
         seconds = {arm: rows.set_index(["repetition", "fold"])["seconds"] for arm, rows in part.groupby("arm")}
         for arm in sorted(seconds, key=_place(ARMS)):
             rows = part[part["arm"] == arm]
-            mean, deviation = statistics.mean_and_sd(seconds[arm].to_numpy())
             ratios = (seconds[arm] / seconds[STOCK]).dropna()
             found.append(
                 {
@@ -266,15 +298,16 @@ def cost(runs: pd.DataFrame) -> list[dict[str, Any]]:
                     "arm": arm,
                     "runs": len(rows),
                     **{column: sorted(set(rows[column].astype(int).tolist())) for column in _BUDGET},
-                    "seconds": mean,
-                    "sd": deviation,
+                    "seconds": _median_and_range(seconds[arm]),
                     "hours": float(rows["seconds"].sum()) / 3600,
-                    "over_stock": None
-                    if arm == STOCK or ratios.empty
-                    else {"median": float(ratios.median()), "low": float(ratios.min()), "high": float(ratios.max())},
+                    "over_stock": None if arm == STOCK or ratios.empty else _median_and_range(ratios),
                 }
             )
     return found
+
+
+def _median_and_range(values: pd.Series) -> dict[str, float]:
+    return {"median": float(values.median()), "low": float(values.min()), "high": float(values.max())}
 
 
 def rounded(content: Any) -> Any:

@@ -47,7 +47,7 @@ def differences(datasets: Sequence[Dataset], content: Mapping[str, Any]) -> str 
             cases.set_title(TITLES.get(part.name, part.name), loc="left", fontweight="bold")
             _means(means, about, content[part.name]["noise"])
         handles = [*rows[0, 0].get_legend_handles_labels()[0], *rows[0, 1].get_legend_handles_labels()[0]]
-        figure.legend(handles=handles, loc="outside upper left", ncols=6, frameon=False, columnspacing=1.2)
+        figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False)
         return _svg(figure)
 
 
@@ -153,15 +153,19 @@ def _sorted_cases(axis: Axes, gains: Iterable[float], about: Mapping[str, Any]) 
 
 
 def _means(axis: Axes, about: Mapping[str, Any], noise: Sequence[Mapping[str, Any]]) -> None:
-    columns = [(name, BETTER, found, [run["difference"][name] for run in about["runs"]])
-               for name, found in about["classes"].items()]  # fmt: skip
+    columns = [
+        (name, BETTER, found, about["over_folds"][name], [run["difference"][name] for run in about["runs"]])
+        for name, found in about["classes"].items()
+    ]
     for other in noise:
         runs = [run["difference"][MEAN] for run in other["runs"]]
-        columns.append(("stock,\nrep. {1} - {0}".format(*other["repetitions"]), SAME, other["classes"][MEAN], runs))
-    for place, (_, colour, found, runs) in enumerate(columns):
+        name = "stock,\nrep. {1} - {0}".format(*other["repetitions"])
+        columns.append((name, SAME, other["classes"][MEAN], other["over_folds"][MEAN], runs))
+    for place, (_, colour, found, spread, runs) in enumerate(columns):
         axis.scatter(place + np.linspace(-0.28, 0.08, len(runs)), _numbers(runs), s=12, color=colour, alpha=0.8,
                      linewidths=0, label="one repetition of a fold" if place == 0 else None)  # fmt: skip
-        _interval(axis, place + 0.24, found, "black", "mean and 95 % CI" if place == 0 else None)
+        _interval(axis, place + 0.2, found, "black", "mean, 95 % CI over patients" if place == 0 else None)
+        _interval(axis, place + 0.32, spread, SAME, "over folds" if place == 0 else None)
     if noise:
         axis.axvline(len(columns) - len(noise) - 0.5, color=SAME, linewidth=0.8, linestyle=":")
     axis.axhline(0, color="black", linewidth=0.8)

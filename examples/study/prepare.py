@@ -36,8 +36,9 @@ data = json.loads(sys.argv[1])
 folder = Path(str(nnUNet_preprocessed)) / data["folder"]
 
 splits = folder / "splits_final.json"
-if splits.is_file():
-    folds = json.loads(splits.read_text())[:5]
+published = Path(__file__).parent / "results" / data["folder"] / splits.name
+if published.is_file() or splits.is_file():
+    folds = json.loads((published if published.is_file() else splits).read_text())[:5]
 else:  # as nnU-Net would at the first training; here, so that several can begin at once
     labels = (Path(str(nnUNet_raw)) / data["folder"] / "labelsTr").glob("*.nii.gz")
     folds = generate_crossval_split(sorted(path.name.removesuffix(".nii.gz") for path in labels))

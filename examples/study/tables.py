@@ -6,6 +6,7 @@ from typing import Any
 
 from comparison import MEAN, primary
 
+SPREAD = ("seconds a run", "over stock")
 _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -37,7 +38,10 @@ def filled(text: str, parts: Mapping[str, str]) -> tuple[str, list[str]]:
 
 def _summary(datasets: Mapping[str, Any]) -> str:
     """The primary comparison of each data set, and stock against itself where it was trained twice."""
-    head = "data set, runs of each arm, cases, stock, SelfReg, difference, 95 % CI, p, over folds, stock again - stock"
+    head = (
+        "data set, runs of each arm, cases, stock, SelfReg, difference, 95 % CI over patients, p, 95 % CI over folds, "
+        "mean ± SD over folds, of stock's repetition 1 - 0"
+    )
     rows = []
     for name, part in datasets.items():
         if about := primary(part):
@@ -45,7 +49,7 @@ def _summary(datasets: Mapping[str, Any]) -> str:
             selfreg, stock = map(_number, found["dice"])
             difference, interval, p, *_ = _difference(found)
             again = (_spread(noise["over_folds"][MEAN]) for noise in part["noise"])
-            over_folds = _spread(about["over_folds"][MEAN]), ", ".join(again) or "-"
+            over_folds = *_over_folds(about["over_folds"][MEAN]), ", ".join(again) or "-"
             rows.append(
                 [name, len(about["runs"]), found["cases"], stock, selfreg, difference, interval, p, *over_folds]
             )
@@ -67,7 +71,10 @@ def _dataset(part: Mapping[str, Any]) -> str:
     ]
     compared = [*part["comparisons"], *part["noise"]]
     if compared:
-        head = "comparison, class, runs, difference, 95 % CI, p, better, worse, cases, clusters, mean ± SD over folds"
+        head = (
+            "comparison, class, runs, difference, 95 % CI, p, better, worse, cases, clusters, 95 % CI over folds, "
+            "mean ± SD over folds"
+        )
         blocks += [
             "**Differences [Dice points]**",
             _grid(
@@ -76,14 +83,14 @@ def _dataset(part: Mapping[str, Any]) -> str:
                     [
                         *(about["name"], _role(about, name), name, len(about["runs"])),
                         *_difference(found),
-                        *(found["clusters"], _spread(about["over_folds"][name])),
+                        *(found["clusters"], *_over_folds(about["over_folds"][name])),
                     ]
                     for about in compared
                     for name, found in about["classes"].items()
                 ),
                 text=3,
             ),
-            "**Differences of each run [Dice points], mean over classes**",
+            "**Differences of each run [Dice points]**",
             _each_run(compared),
         ]
     if response := part["response"]:
@@ -106,21 +113,24 @@ def _each_run(compared: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for about in compared:
         repetitions = sorted({run["repetition"] for run in about["runs"]})
-        for repetition in repetitions:
-            found = {r["fold"]: r["difference"][MEAN] for r in about["runs"] if r["repetition"] == repetition}
-            label = "" if about["role"] == "noise" else repetition
-            rows.append([about["name"], label, *(_number(found.get(fold), "+.2f") for fold in folds)])
-        if len(repetitions) > 1:
-            means = about["over_folds"][MEAN]["folds"]
-            rows.append([about["name"], "mean", *(_number(means.get(str(fold)), "+.2f") for fold in folds)])
-    return _grid(["comparison", "repetition", *(f"fold {fold}" for fold in folds)], rows, text=2)
+        for name in (MEAN,) if about["role"] == "exploratory" else about["classes"]:
+            for repetition in repetitions:
+                found = {
+                    run["fold"]: run["difference"][name] for run in about["runs"] if run["repetition"] == repetition
+                }
+                label = "" if about["role"] == "noise" else repetition
+                rows.append([about["name"], name, label, *(_number(found.get(fold), "+.2f") for fold in folds)])
+            if len(repetitions) > 1:
+                means = about["over_folds"][name]["folds"]
+                rows.append([about["name"], name, "mean", *(_number(means.get(str(fold)), "+.2f") for fold in folds)])
+    return _grid(["comparison", "class", "repetition", *(f"fold {fold}" for fold in folds)], rows, text=3)
 
 
 def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
     head = "data set, arm, runs, training cases, epochs, iterations, seconds a run, hours in all, over stock"
     return (
         _grid(
-            [*head.split(", ")[:-1], "over stock, median (range)"],
+            [title if title not in SPREAD else f"{title}, median (range)" for title in head.split(", ")],
             (
                 [
                     row["dataset"],
@@ -129,7 +139,7 @@ def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
                     _range(row["training_cases"]),
                     _range(row["epochs"]),
                     _range(row["iterations"]),
-                    f"{row['seconds']:.0f}" + (f" ± {row['sd']:.0f}" if row["sd"] is not None else ""),
+                    "{median:.0f} ({low:.0f} to {high:.0f})".format(**row["seconds"]),
                     f"{row['hours']:.1f}",
                     "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["over_stock"]) if row["over_stock"] else "",
                 ]
@@ -153,9 +163,17 @@ def _role(about: Mapping[str, Any], name: str) -> str:
 
 
 def _difference(found: Mapping[str, Any]) -> list[str]:
-    interval = "-" if found["low"] is None else f"{_number(found['low'], '+.2f')} to {_number(found['high'], '+.2f')}"
+    interval = _interval(found)
     p = "-" if found["p"] is None else "< 0.001" if found["p"] < 0.001 else f"{found['p']:.3f}"
     return [_number(found["mean"], "+.2f"), interval, p, *(str(found[key]) for key in ("better", "worse", "cases"))]
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    return "-" if found["low"] is None else f"{_number(found['low'], '+.2f')} to {_number(found['high'], '+.2f')}"
+
+
+def _over_folds(found: Mapping[str, Any]) -> tuple[str, str]:
+    return _interval(found), _spread(found)
 
 
 def _spread(found: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ class Raw:
         self.results, self.documentation = folder / "results", folder / "documentation"
         self.scores, self.curves, self.runs = [], [], []
 
-    def add(self, dataset, arm, repetition, fold, scores, seconds=100.0, epochs=2):
+    def add(self, dataset, arm, repetition, fold, scores, seconds=100.0, epochs=2, registered="yes", network="n"):
         """Adds a run with its scores: by case, the Dice of each class, 0 to 1, or None."""
         run = dict(zip(RUN, (dataset, arm, repetition, fold), strict=True))
         for case, by_class in scores.items():
@@ -42,7 +42,8 @@ class Raw:
         scr, ifd = LAMBDAS[arm] if weight is None else (weight, weight)
         self.runs.append(
             {**run, "trainer": "trainer", "plans": "plans", "lambda_scr": scr, "lambda_ifd": ifd, "epochs": epochs}
-            | {"iterations": 50, "training_cases": 160, "seconds": seconds}
+            | {"iterations": 50, "training_cases": 160, "seconds": seconds, "registered": registered}
+            | {"network": network, "started": "2026-01-01T00:00:00+00:00"}
         )
         for epoch in range(epochs):
             dice = 0.9 * (1 - np.exp(-(epoch + 1) / 8)) + 0.01 * np.sin(epoch * (1 + fold + 5 * repetition) + len(arm))
@@ -179,12 +180,28 @@ def test_spread_over_folds_and_repetitions(raw):
     assert [run["difference"]["mean"] for run in primary["runs"]] == pytest.approx([1, 0, 3, 2])
     summary = raw.rebuilt()["tables.md"].split("## ")[1]
     assert "| hippocampus | 4 | 12 | 76.00 | 77.50 | +1.50 |" in summary
-    assert "| +1.50 ± 0.71 | +2.00 ± 2.83 |" in summary  # folds 2 and 1; 4 and 0
+    assert "| -4.85 to +7.85 | +1.50 ± 0.71 | +2.00 ± 2.83 |" in summary  # folds 2 and 1, t = 12.706; 4 and 0
     (noise,) = found["noise"]
     assert noise["name"] == "stock - stock, repetition 1 - 0"
     assert noise["classes"]["mean"]["mean"] == pytest.approx(2)
     assert (noise["classes"]["mean"]["better"], noise["classes"]["mean"]["worse"]) == (6, 0)
     assert noise["over_folds"]["mean"]["folds"] == pytest.approx({"0": 4, "1": 0})
+
+
+def test_runs_that_were_added_later_do_not_enter_the_primary_comparison(raw):
+    for repetition, gain in enumerate((0.02, -0.04)):
+        registered = ("yes", "no")[repetition]
+        raw.add("acdc", "stock", repetition, 0, six(), registered=registered)
+        raw.add("acdc", "selfreg", repetition, 0, six([gain] * 6), registered=registered)
+    raw.add("acdc", "scr", 0, 0, six([0.05] * 6), registered="no")
+    compared = raw.numbers("acdc")["comparisons"]
+    assert [(about["name"], about["role"], about["classes"]["mean"]["mean"]) for about in compared] == [
+        ("selfreg - stock", "primary", pytest.approx(2)),
+        ("selfreg - stock, added later", "replication", pytest.approx(-4)),
+        ("selfreg - stock, all", "exploratory", pytest.approx(-1)),
+        ("scr - stock", "exploratory", pytest.approx(5)),
+    ]
+    assert "| acdc | 1 | 6 | 70.00 | 72.00 | +2.00 |" in raw.rebuilt()["tables.md"]
 
 
 def test_repetitions_are_compared_on_the_folds_that_all_have(raw):
@@ -228,8 +245,8 @@ def test_cost(raw):
         cases = {f"f{fold}{case}": dice for case, dice in six().items()}
         for arm, its in zip(("stock", "selfreg"), seconds, strict=True):
             raw.add("hippocampus", arm, 0, fold, cases, its)
-    assert "| hippocampus | stock | 3 | 160 | 2 | 50 | 200 ± 100 | 0.2 |  |" in raw.rebuilt()["tables.md"]
-    row = "| hippocampus | selfreg | 3 | 160 | 2 | 50 | 223 ± 100 | 0.2 | 1.10 (1.00 to 1.30) |"
+    assert "| hippocampus | stock | 3 | 160 | 2 | 50 | 200 (100 to 300) | 0.2 |  |" in raw.rebuilt()["tables.md"]
+    row = "| hippocampus | selfreg | 3 | 160 | 2 | 50 | 260 (110 to 300) | 0.2 | 1.10 (1.00 to 1.30) |"
     assert row in raw.rebuilt()["tables.md"]
 
 
@@ -284,6 +301,10 @@ def _budget(raw):
     raw.add("hippocampus", "selfreg", 0, 0, six(), epochs=3)
 
 
+def _other_network(raw):
+    raw.add("hippocampus", "stock", 1, 0, six(), network="m")
+
+
 def _other_cases(raw):
     raw.add("hippocampus", "selfreg", 0, 0, {"other": {"a": 0.5, "b": 0.5}})
 
@@ -314,6 +335,10 @@ def _not_a_number(raw):
     [
         (_twice, "scores.csv holds a score twice: dataset hippocampus, arm stock, repetition 0, fold 0, case c0"),
         (_budget, "hippocampus, repetition 0, fold 0: selfreg has epochs 3, stock 2"),
+        (
+            _other_network,
+            "hippocampus holds runs with network m and n; give other networks and lengths",
+        ),
         (_other_cases, "hippocampus: repetition 0, fold 0 scores other cases"),
         (_no_stock, "scores.csv has no stock arm of acdc"),
         (_not_described, "scores.csv lacks the run dataset hippocampus, arm stock, repetition 0, fold 3"),
@@ -338,9 +363,24 @@ def test_without_results_the_workflow_is_named(raw):
         main(["--results", str(raw.results)])
 
 
-@pytest.mark.skipif(not (STUDY / "results" / "scores.csv").is_file(), reason="the study has no results yet")
 def test_committed_results_are_rebuilt_byte_for_byte():
     files = rebuild(STUDY / "results", ROOT / "documentation")
     assert {path.name: path.read_bytes() == text.encode() for path, text in files.items()} == dict.fromkeys(
         (path.name for path in files), True
     )
+
+
+def test_the_readme_says_what_the_results_are():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    for about in json.loads((STUDY / "results" / "tables.json").read_text())["datasets"].values():
+        (primary,) = (each for each in about["comparisons"] if each["role"] == "primary")
+        found = primary["over_folds"]["mean"]
+        assert f"{primary['classes']['mean']['mean']:+.2f} points" in readme
+        assert f"{found['low']:+.2f} to {found['high']:+.2f}" in readme
+
+
+def test_the_page_shows_what_is_there():
+    page = ROOT / "documentation" / "evidence.md"
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert "pictures/evidence/lambda_response.svg" in links
+    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
