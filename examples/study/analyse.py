@@ -24,7 +24,7 @@ def rebuild(results: Path, documentation: Path) -> dict[Path, str]:
 
     Args:
         results: The folder of `scores.csv`, `curves.csv` and `runs.csv`.
-        documentation: The folder of `evidence.md`.
+        documentation: The folder of `evidence.md`, if there is that page, and of the pictures.
 
     Returns:
         The texts of the files, by path.
@@ -32,15 +32,15 @@ def rebuild(results: Path, documentation: Path) -> dict[Path, str]:
     Raises:
         SelfRegError: The raw results cannot be read or contradict each other, or the page has no place for a table.
     """
+    page = documentation / "evidence.md"
     scores, curves, runs = (read_table(results, name) for name in ("scores", "curves", "runs"))
     datasets = read_datasets(scores, curves, runs)
     content = rounded({"datasets": {part.name: part.summary() for part in datasets}, "cost": cost(runs)})
     parts = tables.sections(content)
-    evidence, homeless = tables.filled((documentation / "evidence.md").read_text(encoding="utf-8"), parts)
+    evidence, homeless = tables.filled(page.read_text(encoding="utf-8"), parts) if page.is_file() else (None, [])
     if homeless:
         raise SelfRegError(
-            f"{documentation / 'evidence.md'} has no place for {homeless[0]}; "
-            f"add the lines <!-- tables.md: {homeless[0]} --> and <!-- end -->"
+            f"{page} has no place for {homeless[0]}; add the lines <!-- tables.md: {homeless[0]} --> and <!-- end -->"
         )
     pictures = {
         "differences": figures.differences(datasets, content["datasets"]),
@@ -50,7 +50,7 @@ def rebuild(results: Path, documentation: Path) -> dict[Path, str]:
     return {
         results / "tables.json": json.dumps(content, indent=1) + "\n",
         results / "tables.md": tables.page(parts),
-        documentation / "evidence.md": evidence,
+        **({} if evidence is None else {page: evidence}),
     } | {documentation / "pictures" / "evidence" / f"{name}.svg": svg for name, svg in pictures.items() if svg}
 
 

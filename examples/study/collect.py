@@ -1,9 +1,10 @@
-"""Writes the scores, curves and settings of every finished run of config.yaml to results/: collect.py WORK
+"""Writes the scores, curves and settings of every finished run of a study to its results: collect.py WORK
 
-WORK is the workflow's folder. A run that is not finished there is named; what results/ holds of it stays. Beside the
+A run that is not finished in WORK, the workflow's folder, is named; what the results hold of it stays. Beside the
 scores go the plans and folds of the data sets, and the versions that are installed here.
 """
 
+import argparse
 import csv
 import json
 import platform
@@ -23,7 +24,7 @@ import yaml
 from nnunetv2_selfreg.checkpoints import load_checkpoint
 from nnunetv2_selfreg.leaderboard.model import describe_model
 
-RESULTS = Path(__file__).parent / "results"
+HERE = Path(__file__).parent
 RUN = ["dataset", "arm", "repetition", "fold"]
 PACKAGES = ["nnunetv2-selfreg", "nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2"]
 Key = tuple[str, ...]  # the columns of RUN
@@ -43,6 +44,7 @@ COLUMNS = {
         "training_cases", "started", "seconds",
     ],
 }  # fmt: skip
+STARTED = COLUMNS["runs"].index("started")
 
 
 def runs(config: dict[str, Any], work: Path) -> Iterator[tuple[list[Any], dict[str, Any], str, Path]]:
@@ -88,16 +90,16 @@ def run(log: dict[str, list[float]], registered: str, work: Path, folder: Path) 
     return [*model, epochs, iterations, len(splits[fold]["train"]), started, seconds]
 
 
-def copy_origin(config: dict[str, Any], work: Path) -> None:
+def copy_origin(config: dict[str, Any], work: Path, results: Path) -> None:
     """The plans and folds of every data set, as nnU-Net read them, and the versions."""
     for data in config["data"].values():
         folder = work / "nnUNet_preprocessed" / data["folder"]
-        target = RESULTS / data["folder"]
+        target = results / data["folder"]
         for path in [*folder.glob("Study*.json"), *folder.glob("splits_final.json")]:
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / path.name)
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    (RESULTS / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
+    (results / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
 
 
 def read_rows(path: Path) -> dict[Key, list[list[Any]]]:
@@ -110,10 +112,16 @@ def read_rows(path: Path) -> dict[Key, list[list[Any]]]:
     return rows
 
 
-def main() -> None:
-    work = Path(sys.argv[1])
-    config = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())
-    known = {name: read_rows(RESULTS / f"{name}.csv") for name in COLUMNS}
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path, help="the workflow's folder")
+    parser.add_argument("--study", type=Path, default=HERE / "config.yaml", help="the study; default: config.yaml")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where to write; default: results")
+    parser.add_argument("--replace", action="store_true", help="replace runs that another training stands there for")
+    parsed = parser.parse_args(arguments)
+    work, results = parsed.work, parsed.results
+    config = yaml.safe_load(parsed.study.read_text())
+    known = {name: read_rows(results / f"{name}.csv") for name in COLUMNS}
     rows: dict[str, dict[Key, list[list[Any]]]] = {name: {} for name in COLUMNS}
     for names, data, registered, folder in runs(config, work):
         key = tuple(map(str, names))
@@ -126,15 +134,18 @@ def main() -> None:
         rows["scores"][key] = [names + row for row in scores(data, folder)]
         rows["curves"][key] = [names + row for row in curves(log)]
         rows["runs"][key] = [names + run(log, registered, work, folder)]
-    RESULTS.mkdir(exist_ok=True)
+        stands = known["runs"].get(key, rows["runs"][key])[0][STARTED]
+        if stands != rows["runs"][key][0][STARTED] and not parsed.replace:
+            sys.exit(f"{results} holds another training of {' '.join(key)}; add --replace, or --results FOLDER")
+    results.mkdir(parents=True, exist_ok=True)
     for name, columns in COLUMNS.items():
-        with open(RESULTS / f"{name}.csv", "w", newline="") as file:
+        with open(results / f"{name}.csv", "w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             elsewhere = (its_rows for key, its_rows in known[name].items() if key not in rows[name])
             for its_rows in (*rows[name].values(), *elsewhere):
                 writer.writerows(its_rows)
-    copy_origin(config, work)
+    copy_origin(config, work, results)
 
 
 if __name__ == "__main__":

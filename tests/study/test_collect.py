@@ -7,11 +7,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
 
 import collect
+import pytest
 
 STUDY = Path(collect.__file__).parent
 
 
-def test_runs_from_elsewhere_stay(tmp_path, monkeypatch, capsys):
+def test_runs_from_elsewhere_stay(tmp_path, capsys):
     results, work = tmp_path / "results", tmp_path / "work"
     shutil.copytree(STUDY / "results", results)
     work.mkdir()
@@ -19,8 +20,27 @@ def test_runs_from_elsewhere_stay(tmp_path, monkeypatch, capsys):
         with open(results / f"{name}.csv", "a") as file:
             file.write(",".join(["other", "stock", "0", "7", *["1"] * (len(columns) - 4)]) + "\n")
     before = {name: (results / f"{name}.csv").read_text() for name in collect.COLUMNS}
-    monkeypatch.setattr(collect, "RESULTS", results)
-    monkeypatch.setattr(sys, "argv", ["collect.py", str(work)])
-    collect.main()
+    collect.main([str(work), "--results", str(results)])
     assert {name: (results / f"{name}.csv").read_text() for name in collect.COLUMNS} == before
     assert "not finished: hippocampus stock 0 0\n" in capsys.readouterr().out
+
+
+def test_another_training_of_a_run_is_refused(tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    shutil.copytree(STUDY / "results", results)
+    before = {path: path.read_bytes() for path in results.rglob("*.csv")}
+    key = before[results / "runs.csv"].decode().splitlines()[1].split(",")
+    (tmp_path / "fold_0" / "validation").mkdir(parents=True)
+    (tmp_path / "fold_0" / "validation" / "summary.json").touch()
+    names, again = [*key[:2], *map(int, key[2:4])], key[4:]
+    again[collect.STARTED - 4] = "2030-01-01T00:00:00+00:00"
+    monkeypatch.setattr(collect, "runs", lambda config, work: [(names, {}, "yes", tmp_path / "fold_0")])
+    monkeypatch.setattr(collect, "load_checkpoint", lambda path: {"logging": {}})
+    monkeypatch.setattr(collect, "scores", lambda data, folder: [])
+    monkeypatch.setattr(collect, "curves", lambda log: [])
+    monkeypatch.setattr(collect, "run", lambda *_: again)
+    with pytest.raises(SystemExit, match="holds another training of hippocampus stock 0 0; add --replace"):
+        collect.main([str(tmp_path), "--results", str(results)])
+    assert {path: path.read_bytes() for path in results.rglob("*.csv")} == before
+    collect.main([str(tmp_path), "--results", str(results), "--replace"])
+    assert "2030-01-01" in (results / "runs.csv").read_text()
