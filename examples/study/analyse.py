@@ -11,7 +11,8 @@ from pathlib import Path
 
 import figures
 import tables
-from comparison import cost, read_datasets, read_table, rounded
+from comparison import cost, rounded
+from reading import read_datasets, read_table
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.leaderboard.files import write_text

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import isnan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,7 @@ DATASETS = ("hippocampus", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # in
 ARMS = (STOCK, PRIMARY, "scr", "ifd")
 MARGIN = 1.0  # points
 RUN = ["dataset", "arm", "repetition", "fold"]
-_TEXT = dict.fromkeys("dataset arm case cluster class registered trainer plans network started".split(), str)
-_COLUMNS = {
-    "scores": [*RUN, "case", "cluster", "class", "dice"],
-    "curves": [*RUN, "epoch", "train_loss", "val_loss", "pseudo_dice", "scr", "ifd", "share"],
-    "runs": [
-        *RUN,
-        *"registered trainer plans network lambda_scr lambda_ifd".split(),
-        *"epochs iterations training_cases started seconds".split(),
-    ],
-}
-_BUDGET = ["epochs", "iterations", "training_cases"]
-_ALIKE = ["network", "epochs", "iterations"]  # in all runs of a data set
+BUDGET = ["epochs", "iterations", "training_cases"]
 
 Run = tuple[int, int]  # repetition, fold
 Runs = Mapping[Run, pd.DataFrame]  # scores (cases x classes)
@@ -203,93 +191,18 @@ def per_case(runs: Runs, only: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(scores, index=cases, columns=frames[0].columns)
 
 
-def read_table(results: Path, name: str) -> pd.DataFrame:
-    """Reads `scores.csv`, `curves.csv` or `runs.csv`.
-
-    Raises:
-        SelfRegError: The file is missing, lacks a column, or holds a value of another type.
-    """
-    path = results / f"{name}.csv"
-    if not path.is_file():
-        raise SelfRegError(f"{path} does not exist; run the study's workflow first (examples/study/README.md)")
-    columns = _COLUMNS[name]
-    empty = {column: ["", "nan"] for column in columns if column not in _TEXT}
-    try:
-        table = pd.read_csv(path, usecols=columns, dtype=_TEXT, keep_default_na=False, na_values=empty)
-        table = table.astype({column: int if column in RUN else float for column in empty})
-    except ValueError as error:
-        raise SelfRegError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    if table.empty:
-        raise SelfRegError(f"{path} holds no run")
-    return table
-
-
 def primary(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     """The primary comparison in a data set's summary; None if it has no runs of both arms."""
     return next((about for about in summary["comparisons"] if about["role"] == "primary"), None)
 
 
-def read_datasets(scores: pd.DataFrame, curves: pd.DataFrame, runs: pd.DataFrame) -> list[Dataset]:
-    """Arranges the scores by data set, arm and run.
-
-    Raises:
-        SelfRegError: A score stands there twice, a table lacks a run, a data set has no stock arm, or two arms differ
-            in their budget.
-    """
-    twice = scores[scores.duplicated(["dataset", "arm", "repetition", "case", "class"])]
-    if len(twice):
-        raise SelfRegError(f"scores.csv holds a score twice: {_named(twice.iloc[0][[*RUN, 'case', 'class']])}")
-    described = dict(runs.set_index(RUN).iterrows())
-    known = {
-        name: set(table[RUN].itertuples(index=False, name=None))
-        for name, table in (("scores.csv", scores), ("curves.csv", curves), ("runs.csv", runs))
-    }
-    for name, its in known.items():
-        if lacking := sorted(set().union(*known.values()) - its):
-            raise SelfRegError(f"{name} lacks the run {_named(dict(zip(RUN, lacking[0], strict=True)))}")
-    datasets = []
-    for name in sorted(set(scores["dataset"]), key=_place(DATASETS)):
-        part = scores[scores["dataset"] == name]
-        classes = list(dict.fromkeys(part["class"]))
-        arms = {}
-        for arm in sorted(set(part["arm"]), key=_place(ARMS)):
-            by_run = part[part["arm"] == arm].groupby(["repetition", "fold"])
-            arms[arm] = {
-                run: 100 * rows.pivot(index="case", columns="class", values="dice").reindex(columns=classes)
-                for run, rows in by_run
-            }
-        if STOCK not in arms:
-            raise SelfRegError(f"scores.csv has no {STOCK} arm of {name}: there is nothing to compare with")
-        weights = {}
-        for arm, its_runs in arms.items():
-            for run in its_runs:
-                row = described[(name, arm, *run)]
-                weights[arm] = (row["lambda_scr"], row["lambda_ifd"])
-                if run in arms[STOCK]:
-                    _check_budget(
-                        row, described[(name, STOCK, *run)], f"{name}, repetition {run[0]}, fold {run[1]}", arm
-                    )
-        clusters = dict(zip(part["case"], part["cluster"], strict=True))
-        its = runs[runs["dataset"] == name]
-        for column in _ALIKE:
-            if len(found := sorted(set(its[column]))) > 1:
-                raise SelfRegError(
-                    f"{name} holds runs with {column} {found[0]} and {found[1]}; give other networks and lengths "
-                    "a data set name of their own"
-                )
-        later = its[(its["registered"] == "no") & its["arm"].isin([STOCK, PRIMARY])]
-        added = frozenset(zip(later["repetition"], later["fold"], strict=True))
-        datasets.append(Dataset(name, classes, arms, clusters, weights, added))
-    return datasets
-
-
 def cost(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Seconds of every arm's runs, and over those of the same runs of stock."""
     found = []
-    for name in sorted(set(runs["dataset"]), key=_place(DATASETS)):
+    for name in sorted(set(runs["dataset"]), key=place(DATASETS)):
         part = runs[runs["dataset"] == name]
         seconds = {arm: rows.set_index(["repetition", "fold"])["seconds"] for arm, rows in part.groupby("arm")}
-        for arm in sorted(seconds, key=_place(ARMS)):
+        for arm in sorted(seconds, key=place(ARMS)):
             rows = part[part["arm"] == arm]
             ratios = (seconds[arm] / seconds[STOCK]).dropna()
             found.append(
@@ -297,7 +210,7 @@ def cost(runs: pd.DataFrame) -> list[dict[str, Any]]:
                     "dataset": name,
                     "arm": arm,
                     "runs": len(rows),
-                    **{column: sorted(set(rows[column].astype(int).tolist())) for column in _BUDGET},
+                    **{column: sorted(set(rows[column].astype(int).tolist())) for column in BUDGET},
                     "seconds": _median_and_range(seconds[arm]),
                     "hours": float(rows["seconds"].sum()) / 3600,
                     "over_stock": None if arm == STOCK or ratios.empty else _median_and_range(ratios),
@@ -308,6 +221,11 @@ def cost(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _median_and_range(values: pd.Series) -> dict[str, float]:
     return {"median": float(values.median()), "low": float(values.min()), "high": float(values.max())}
+
+
+def place(order: Sequence[str]) -> Any:
+    """A sorting key: names in this order, others after them by name."""
+    return lambda name: (order.index(name) if name in order else len(order), name)
 
 
 def rounded(content: Any) -> Any:
@@ -328,19 +246,3 @@ def _deviation(values: Sequence[float]) -> float | None:
 def _is_weight(arm: str) -> bool:
     """Whether an arm is SelfReg at some weight (`selfreg_0.1`), and not another variant."""
     return arm == PRIMARY or arm.removeprefix(f"{PRIMARY}_").replace(".", "", 1).isdecimal()
-
-
-def _place(order: Sequence[str]) -> Any:
-    return lambda name: (order.index(name) if name in order else len(order), name)
-
-
-def _check_budget(mine: pd.Series, its: pd.Series, where: str, arm: str) -> None:
-    for column in _BUDGET:
-        if mine[column] != its[column]:
-            raise SelfRegError(
-                f"{where}: {arm} has {column} {mine[column]:g}, {STOCK} {its[column]:g}; train both alike"
-            )
-
-
-def _named(run: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in run.items())

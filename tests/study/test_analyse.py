@@ -14,7 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
 
 from analyse import main, rebuild
-from comparison import RUN, read_datasets, read_table, rounded
+from comparison import RUN, rounded
+from reading import read_datasets, read_table
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "examples" / "study"
