@@ -175,8 +175,9 @@ class Dataset:
         found = {}
         for arm in arms:
             scr, ifd = self.weights[arm]
-            difference = self._compare(self.arms[arm], self.arms[STOCK], runs)["classes"][MEAN]
-            found[arm] = {"lambda_scr": scr, "lambda_ifd": ifd, **difference}
+            compared = self._compare(self.arms[arm], self.arms[STOCK], runs)
+            each = [run["difference"][MEAN] for run in compared["runs"]]
+            found[arm] = {"lambda_scr": scr, "lambda_ifd": ifd, **compared["classes"][MEAN], "each_run": each}
         return {"runs": runs, "arms": found}
 
 

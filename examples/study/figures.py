@@ -121,16 +121,16 @@ def lambda_response(content: Mapping[str, Any]) -> str | None:
             line = sorted((places[arm], about["mean"]) for arm, about in both.items())
             axis.plot(*zip(*line, strict=True), color=COLOURS[1], linewidth=1) if line else None
             colours = {"scr": COLOURS[3], "ifd": COLOURS[2]}
-            for arm, place in places.items():
-                _interval(axis, place, response["arms"][arm], colours.get(arm, COLOURS[1]))
             runs = len(response["runs"])
-            axis.set_title(
-                f"{TITLES.get(name, name)}: the same {runs} run{'s'[: runs > 1]} of each arm", loc="left", fontsize=9
-            )
+            for arm, place in places.items():
+                about, colour = response["arms"][arm], colours.get(arm, COLOURS[1])
+                axis.scatter([place - 0.12] * runs, about["each_run"], s=12, color=colour, alpha=0.8, linewidths=0)
+                _interval(axis, place, about, colour)
+            axis.set_title(f"{TITLES.get(name, name)}: {runs} run{'s'[: runs > 1]} of each", loc="left", fontsize=9)
             axis.set_xticks(list(ticks), list(ticks.values()))
             axis.set_xlim(min(places.values()) - 0.4, max(places.values()) + 0.4)
             axis.set_xlabel("weight of both terms (log scale), then of one alone")
-            axis.set_ylabel("difference to stock, mean Dice\n[points], 95 % CI")
+            axis.set_ylabel("difference to stock, mean Dice [points]")
             axis.spines[["top", "right"]].set_visible(False)
         return _svg(figure)
 

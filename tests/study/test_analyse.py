@@ -158,6 +158,7 @@ def test_fewer_folds_in_an_arm(raw):
         "selfreg": 0.015, "scr": 0.015, "selfreg_0.1": 0.1,
     }  # fmt: skip
     assert [about["mean"] for about in response["arms"].values()] == pytest.approx([2, 1, -3])
+    assert [about["each_run"] for about in response["arms"].values()] == [[2], [1], [-3]]
 
 
 def test_spread_over_folds_and_repetitions(raw):
