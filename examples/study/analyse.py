@@ -11,7 +11,7 @@ from pathlib import Path
 
 import figures
 import tables
-from comparison import cost, rounded
+from comparison import cost, last_epochs, rounded
 from reading import read_datasets, read_table
 
 from nnunetv2_selfreg.errors import SelfRegError
@@ -36,7 +36,8 @@ def rebuild(results: Path, documentation: Path) -> dict[Path, str]:
     page = documentation / "evidence.md"
     scores, curves, runs = (read_table(results, name) for name in ("scores", "curves", "runs"))
     datasets = read_datasets(scores, curves, runs)
-    content = rounded({"datasets": {part.name: part.summary() for part in datasets}, "cost": cost(runs)})
+    summaries = {part.name: part.summary() for part in datasets}
+    content = rounded({"datasets": summaries, "last_epochs": last_epochs(curves, runs), "cost": cost(runs)})
     parts = tables.sections(content)
     evidence, homeless = tables.filled(page.read_text(encoding="utf-8"), parts) if page.is_file() else (None, [])
     if homeless:

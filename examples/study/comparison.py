@@ -220,6 +220,27 @@ def cost(runs: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
+def last_epochs(curves: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """How far the trainings of every arm came: means over its runs, in their last epoch.
+
+    Losses are nnU-Net's own: the weighted terms of SelfReg are taken off the training loss. The rise is that of the
+    pseudo Dice over the epoch before, in points.
+    """
+    table = curves.sort_values("epoch").merge(runs[[*RUN, "lambda_scr", "lambda_ifd"]], on=RUN)
+    terms = table["lambda_scr"] * table["scr"].fillna(0) + table["lambda_ifd"] * table["ifd"].fillna(0)
+    table = table.assign(train_loss=table["train_loss"] - terms, pseudo_dice=100 * table["pseudo_dice"])
+    table["rise"] = table.groupby(RUN)["pseudo_dice"].diff()
+    last = table.groupby(RUN).tail(1)
+    found = []
+    for name in sorted(set(last["dataset"]), key=place(DATASETS)):
+        part = last[last["dataset"] == name]
+        for arm in sorted(set(part["arm"]), key=place(ARMS)):
+            rows = part[part["arm"] == arm]
+            means = rows[["pseudo_dice", "rise", "train_loss", "val_loss"]].mean()
+            found.append({"dataset": name, "arm": arm, "runs": len(rows), **means.to_dict()})
+    return found
+
+
 def _median_and_range(values: pd.Series) -> dict[str, float]:
     return {"median": float(values.median()), "low": float(values.min()), "high": float(values.max())}
 

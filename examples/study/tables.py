@@ -11,8 +11,9 @@ _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTAL
 
 
 def sections(content: Mapping[str, Any]) -> dict[str, str]:
-    """The tables by name: the primary comparisons, every data set, and the cost."""
-    parts = {name: _dataset(part) for name, part in content["datasets"].items()} | {"cost": _cost(content["cost"])}
+    """The tables by name: the primary comparisons, every data set, how far trainings came, and what they cost."""
+    parts = {name: _dataset(part) for name, part in content["datasets"].items()}
+    parts |= {"last_epochs": _last_epochs(content["last_epochs"]), "cost": _cost(content["cost"])}
     if any(map(primary, content["datasets"].values())):
         parts = {"summary": _summary(content["datasets"])} | parts
     return parts
@@ -126,29 +127,28 @@ def _each_run(compared: Sequence[Mapping[str, Any]]) -> str:
     return _grid(["comparison", "class", "repetition", *(f"fold {fold}" for fold in folds)], rows, text=3)
 
 
-def _cost(rows: Iterable[Mapping[str, Any]]) -> str:
+def _last_epochs(rows: Iterable[Mapping[str, Any]]) -> str:
+    head = "data set, arm, runs, pseudo Dice [%], its rise in the last epoch, training loss, validation loss"
+    cells = []
+    for row in rows:
+        dice = _number(row["pseudo_dice"]), _number(row["rise"], "+.2f")
+        losses = (f"{row[name]:.3f}" for name in ("train_loss", "val_loss"))
+        cells.append([row["dataset"], row["arm"], row["runs"], *dice, *losses])
+    return _grid(head.split(", "), cells, text=2) + "\n"
+
+
+def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
     head = "data set, arm, runs, training cases, epochs, iterations, seconds a run, hours in all, over stock"
-    return (
-        _grid(
-            [title if title not in SPREAD else f"{title}, median (range)" for title in head.split(", ")],
-            (
-                [
-                    row["dataset"],
-                    row["arm"],
-                    row["runs"],
-                    _range(row["training_cases"]),
-                    _range(row["epochs"]),
-                    _range(row["iterations"]),
-                    "{median:.0f} ({low:.0f} to {high:.0f})".format(**row["seconds"]),
-                    f"{row['hours']:.1f}",
-                    "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["over_stock"]) if row["over_stock"] else "",
-                ]
-                for row in rows
-            ),
-            text=2,
-        )
-        + "\n"
-    )
+    cells = []
+    for row in rows:
+        budget = (_range(row[name]) for name in ("training_cases", "epochs", "iterations"))
+        seconds = "{median:.0f} ({low:.0f} to {high:.0f})".format(**row["seconds"])
+        over_stock = "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["over_stock"]) if row["over_stock"] else ""
+        cells.append([row["dataset"], row["arm"], row["runs"], *budget, seconds, f"{row['hours']:.1f}", over_stock])
+    runs, hours = (sum(row[name] for row in rows) for name in ("runs", "hours"))
+    cells.append(["all", "", runs, "", "", "", "", f"{hours:.1f}", ""])
+    titles = [title if title not in SPREAD else f"{title}, median (range)" for title in head.split(", ")]
+    return _grid(titles, cells, text=2) + "\n"
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[Any]], text: int = 1) -> str:
