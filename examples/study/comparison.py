@@ -113,7 +113,11 @@ class Dataset:
                 "sd_folds": _deviation(by_fold),
                 "sd_repetitions": _deviation(by_repetition),
             }
-        return {"runs": sorted(runs), "dice": dice}
+        each = [
+            {"repetition": run[0], "fold": run[1], "dice": statistics.mean(runs[run].to_numpy())}
+            for run in sorted(runs)
+        ]
+        return {"runs": sorted(runs), "dice": dice, "each_run": each}
 
     def _compare(self, mine: Runs, its: Runs, only: Iterable[Run] | None = None) -> dict[str, Any]:
         """Differences over cases with their interval, of every run, and over folds."""

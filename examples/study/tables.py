@@ -69,6 +69,8 @@ def _dataset(part: Mapping[str, Any]) -> str:
             ),
             text=2,
         ),
+        "**Dice of each run [%], mean over classes**",
+        _each_dice(part["arms"]),
     ]
     compared = [*part["comparisons"], *part["noise"]]
     if compared:
@@ -107,6 +109,16 @@ def _dataset(part: Mapping[str, Any]) -> str:
             ),
         ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _each_dice(arms: Mapping[str, Any]) -> str:
+    folds = sorted({run["fold"] for about in arms.values() for run in about["each_run"]})
+    rows = []
+    for arm, about in arms.items():
+        for repetition in sorted({run["repetition"] for run in about["each_run"]}):
+            found = {run["fold"]: run["dice"] for run in about["each_run"] if run["repetition"] == repetition}
+            rows.append([arm, repetition, *(_number(found.get(fold)) for fold in folds)])
+    return _grid(["arm", "repetition", *(f"fold {fold}" for fold in folds)], rows, text=2)
 
 
 def _each_run(compared: Sequence[Mapping[str, Any]]) -> str:

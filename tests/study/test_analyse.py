@@ -184,6 +184,8 @@ def test_spread_over_folds_and_repetitions(raw):
     summary = raw.rebuilt()["tables.md"].split("## ")[1]
     assert "| hippocampus | 4 | 12 | 76.00 | 77.50 | +1.50 |" in summary
     assert "| -4.85 to +7.85 | +1.50 ± 0.71 | +2.00 ± 2.83 |" in summary  # folds 2 and 1, t = 12.706; 4 and 0
+    text = raw.rebuilt()["tables.md"]
+    assert "| selfreg | 0 | 71.00 | 80.00 |\n| selfreg | 1 | 77.00 | 82.00 |" in text
     (noise,) = found["noise"]
     assert noise["name"] == "stock - stock, repetition 1 - 0"
     assert noise["classes"]["mean"]["mean"] == pytest.approx(2)
