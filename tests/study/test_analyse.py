@@ -396,6 +396,9 @@ def test_the_readme_says_what_the_results_are():
         (primary,) = (each for each in about["comparisons"] if each["role"] == "primary")
         over_patients, over_folds = primary["classes"]["mean"], primary["over_folds"]["mean"]
         assert f"{over_patients['mean']:+.2f} points" in readme
+        for each in about["comparisons"]:
+            if each["name"] == "selfreg - stock, all":
+                assert f"{each['classes']['mean']['mean']:+.2f} " in readme
         for found in (over_patients, over_folds):
             assert f"{found['low']:+.2f} to {found['high']:+.2f}" in readme
 
