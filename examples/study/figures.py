@@ -45,7 +45,8 @@ def differences(datasets: Sequence[Dataset], content: Mapping[str, Any]) -> str 
         for (part, about), (cases, means) in zip(compared, rows, strict=True):
             _sorted_cases(cases, over_runs(part.gains().to_numpy().T), about["classes"][MEAN])
             cases.set_title(TITLES.get(part.name, part.name), loc="left", fontweight="bold")
-            _means(means, about, content[part.name]["noise"])
+            every = [other for other in content[part.name]["comparisons"] if other["name"] == f"{about['name']}, all"]
+            _means(means, about, every, content[part.name]["noise"])
         handles = [*rows[0, 0].get_legend_handles_labels()[0], *rows[0, 1].get_legend_handles_labels()[0]]
         figure.legend(handles=handles, loc="outside upper left", ncols=4, frameon=False)
         return _svg(figure)
@@ -152,22 +153,27 @@ def _sorted_cases(axis: Axes, gains: Iterable[float], about: Mapping[str, Any]) 
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _means(axis: Axes, about: Mapping[str, Any], noise: Sequence[Mapping[str, Any]]) -> None:
+def _means(
+    axis: Axes, about: Mapping[str, Any], every: Sequence[Mapping[str, Any]], noise: Sequence[Mapping[str, Any]]
+) -> None:
+    """The primary comparison by class; behind a line, the mean with runs that were added, and stock against itself."""
     columns = [
         (name, BETTER, found, about["over_folds"][name], [run["difference"][name] for run in about["runs"]])
         for name, found in about["classes"].items()
     ]
-    for other in noise:
+    first = len(columns)
+    others = [("mean,\nall", BETTER, other) for other in every]
+    others += [("stock,\nrep. {1} - {0}".format(*other["repetitions"]), SAME, other) for other in noise]
+    for name, colour, other in others:
         runs = [run["difference"][MEAN] for run in other["runs"]]
-        name = "stock,\nrep. {1} - {0}".format(*other["repetitions"])
-        columns.append((name, SAME, other["classes"][MEAN], other["over_folds"][MEAN], runs))
+        columns.append((name, colour, other["classes"][MEAN], other["over_folds"][MEAN], runs))
     for place, (_, colour, found, spread, runs) in enumerate(columns):
         axis.scatter(place + np.linspace(-0.28, 0.08, len(runs)), _numbers(runs), s=12, color=colour, alpha=0.8,
                      linewidths=0, label="one repetition of a fold" if place == 0 else None)  # fmt: skip
         _interval(axis, place + 0.2, found, "black", "mean, 95 % CI over patients" if place == 0 else None)
         _interval(axis, place + 0.32, spread, SAME, "over folds" if place == 0 else None)
-    if noise:
-        axis.axvline(len(columns) - len(noise) - 0.5, color=SAME, linewidth=0.8, linestyle=":")
+    if others:
+        axis.axvline(first - 0.5, color=SAME, linewidth=0.8, linestyle=":")
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xticks(range(len(columns)), [name for name, *_ in columns])
     axis.set_xlim(-0.5, len(columns) - 0.5)
