@@ -20,15 +20,16 @@ from statistics import median
 from typing import Any
 
 import yaml
+from comparison import RUN
+from reading import COLUMNS
 
 from nnunetv2_selfreg.checkpoints import load_checkpoint
 from nnunetv2_selfreg.leaderboard.model import describe_model
 
 HERE = Path(__file__).parent
-RUN = ["dataset", "arm", "repetition", "fold"]
 PACKAGES = ["nnunetv2-selfreg", "nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2"]
 Key = tuple[str, ...]  # the columns of RUN
-CURVES = {  # our columns, nnU-Net's and SelfReg's names of them
+CURVES = {  # the columns of curves.csv after the epoch, by nnU-Net's and SelfReg's names
     "train_loss": "train_losses",
     "val_loss": "val_losses",
     "pseudo_dice": "mean_fg_dice",
@@ -36,14 +37,6 @@ CURVES = {  # our columns, nnU-Net's and SelfReg's names of them
     "ifd": "ifd",
     "share": "selfreg_share",
 }
-COLUMNS = {
-    "scores": [*RUN, "case", "cluster", "class", "dice"],
-    "curves": [*RUN, "epoch", *CURVES],
-    "runs": [
-        *RUN, "registered", "trainer", "plans", "network", "lambda_scr", "lambda_ifd", "epochs", "iterations",
-        "training_cases", "started", "seconds",
-    ],
-}  # fmt: skip
 STARTED = COLUMNS["runs"].index("started")
 
 

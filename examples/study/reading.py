@@ -10,7 +10,7 @@ from comparison import ARMS, BUDGET, DATASETS, PRIMARY, RUN, STOCK, Dataset, pla
 from nnunetv2_selfreg.errors import SelfRegError
 
 _TEXT = dict.fromkeys("dataset arm case cluster class registered trainer plans network started".split(), str)
-_COLUMNS = {
+COLUMNS = {
     "scores": [*RUN, "case", "cluster", "class", "dice"],
     "curves": [*RUN, "epoch", "train_loss", "val_loss", "pseudo_dice", "scr", "ifd", "share"],
     "runs": [
@@ -31,7 +31,7 @@ def read_table(results: Path, name: str) -> pd.DataFrame:
     path = results / f"{name}.csv"
     if not path.is_file():
         raise SelfRegError(f"{path} does not exist; run the study's workflow first (examples/study/README.md)")
-    columns = _COLUMNS[name]
+    columns = COLUMNS[name]
     empty = {column: ["", "nan"] for column in columns if column not in _TEXT}
     try:
         table = pd.read_csv(path, usecols=columns, dtype=_TEXT, keep_default_na=False, na_values=empty)

@@ -1,5 +1,6 @@
 """Collecting keeps what is there of runs that are not in the folder."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
 
 import collect
 import pytest
+import yaml
 
 STUDY = Path(collect.__file__).parent
 
@@ -23,6 +25,26 @@ def test_runs_from_elsewhere_stay(tmp_path, capsys):
     collect.main([str(work), "--results", str(results)])
     assert {name: (results / f"{name}.csv").read_text() for name in collect.COLUMNS} == before
     assert "not finished: hippocampus stock 0 0\n" in capsys.readouterr().out
+
+
+def test_every_run_of_the_configuration_has_results():
+    config = yaml.safe_load((STUDY / "config.yaml").read_text())
+    expected = {tuple(map(str, names)): registered for names, _, registered, _ in collect.runs(config, STUDY)}
+    rows = collect.read_rows(STUDY / "results" / "runs.csv")
+    registered = collect.COLUMNS["runs"].index("registered")
+    assert {key: its_rows[0][registered] for key, its_rows in rows.items()} == expected
+
+
+def test_folds_are_by_patient():
+    """Folds 5 to 9 train on ten patients of folds 0 to 4 and validate on the same cases."""
+    folds = json.loads((STUDY / "results" / "Dataset027_ACDC" / "splits_final.json").read_text())
+    patients = [{part: {case.split("_")[0] for case in cases} for part, cases in fold.items()} for fold in folds]
+    assert [fold["train"] & fold["val"] for fold in patients] == [set()] * 10
+    assert sum(len(fold["val"]) for fold in patients[:5]) == len(set().union(*(fold["val"] for fold in patients))) == 80
+    for whole, few in zip(patients[:5], patients[5:], strict=True):
+        assert few["val"] == whole["val"]
+        assert few["train"] < whole["train"]
+        assert len(few["train"]) == 10
 
 
 def test_another_training_of_a_run_is_refused(tmp_path, monkeypatch):
