@@ -9,17 +9,17 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import fields
 from io import StringIO
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.settings import SelfRegSettings
+from nnunetv2_selfreg.files import listed, write_json
+from nnunetv2_selfreg.settings import RESERVED, SelfRegSettings, read_plans, resolve
 
 PREPROCESSED = "nnUNet_preprocessed"
-RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # what else nnU-Net keeps as .json in this folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
     changed = with_settings(plans, parsed.output, parsed.configurations, given)
     report = _report(parsed, folder, plans, changed)
-    write_json(target, changed)
+    write_json(target, changed, indent=4)
     print("\n".join([f"wrote {target}", *report]))
     return 0
 
@@ -80,28 +80,6 @@ def with_settings(
     return {**plans, "plans_name": identifier, "configurations": changed}
 
 
-def resolve(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Gives a configuration with what it inherits, key by key as nnU-Net's `PlansManager` does.
-
-    Raises:
-        SelfRegError: The configuration or an ancestor does not exist, or one inherits from itself.
-    """
-    chain: list[Mapping[str, Any]] = []
-    visited: list[str] = []
-    following: str | None = name
-    while following is not None:
-        if following in visited:
-            raise SelfRegError(f"configuration {name!r} inherits from itself: {' -> '.join([*visited, following])}")
-        if following not in plans["configurations"]:
-            raise SelfRegError(
-                f"configuration {following!r} does not exist in the plans; known: {', '.join(plans['configurations'])}"
-            )
-        visited.append(following)
-        chain.append(plans["configurations"][following])
-        following = chain[-1].get("inherits_from")
-    return {key: value for configuration in reversed(chain) for key, value in configuration.items()}
-
-
 def dataset_folder(dataset: str) -> Path:
     """Finds the preprocessed folder of a data set.
 
@@ -122,9 +100,9 @@ def dataset_folder(dataset: str) -> Path:
         raise SelfRegError(f"-d {dataset} is neither a number nor a name that starts with 'Dataset'") from None
     except RuntimeError as error:  # its text goes on about every folder; the first sentence says what is wrong
         reason = str(error).split(". ")[0]
-        raise SelfRegError(f"-d {dataset}: {reason}; preprocessed: {_listed(_datasets(root))}") from None
+        raise SelfRegError(f"-d {dataset}: {reason}; preprocessed: {listed(_datasets(root))}") from None
     if not folder.is_dir():
-        raise SelfRegError(f"-d {dataset}: there is no folder {folder}; preprocessed: {_listed(_datasets(root))}")
+        raise SelfRegError(f"-d {dataset}: there is no folder {folder}; preprocessed: {listed(_datasets(root))}")
     return folder
 
 
@@ -139,59 +117,6 @@ def check_identifier(identifier: str) -> str:
     if identifier in RESERVED:
         raise SelfRegError(f"-o {identifier}: nnU-Net keeps another file under this name; choose another identifier")
     return identifier
-
-
-def read_plans(path: Path) -> dict[str, Any]:
-    """Reads a plans file.
-
-    Raises:
-        SelfRegError: The file does not exist, cannot be read or holds something else.
-    """
-    if not path.is_file():
-        raise SelfRegError(f"{path} does not exist; plans there: {_listed(_identifiers(path.parent))} (-p)")
-    plans = read_json(path, "plans file")
-    configurations = plans.get("configurations")
-    if not isinstance(configurations, dict) or not all(isinstance(value, dict) for value in configurations.values()):
-        raise SelfRegError(f"{path} is not a plans file: it has no configurations; choose another with -p")
-    return plans
-
-
-def read_json(path: Path, kind: str = "JSON file") -> dict[str, Any]:
-    """Reads a JSON file that holds a mapping.
-
-    Args:
-        path: The file.
-        kind: What to call it in an error.
-
-    Raises:
-        SelfRegError: The file cannot be read or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SelfRegError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise SelfRegError(f"{path} is not a {kind}: {error}") from None
-    if not isinstance(content, dict):
-        raise SelfRegError(f"{path} is not a {kind}: it holds a {type(content).__name__}")
-    return content
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file as a whole or not at all.
-
-    Raises:
-        SelfRegError: The file cannot be written; nothing is left behind.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=4), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise SelfRegError(f"{path} cannot be written: {error.strerror}; make room or mend the rights there") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -263,11 +188,3 @@ def _train_command(dataset: str, configuration: str, plans: Mapping[str, Any]) -
 def _datasets(root: str) -> list[str]:
     folder = Path(root)
     return sorted(entry.name for entry in folder.glob("Dataset*") if entry.is_dir())
-
-
-def _identifiers(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.json") if path.stem not in RESERVED)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"

@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_selfreg.checkpoints import load_checkpoint
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.plans import read_json
+from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.trainer import find_trainer
 
 

@@ -1,13 +1,16 @@
-"""What a user may set: the key `selfreg` of a configuration in the plans."""
+"""What a user may set: the key `selfreg` of a configuration in the plans; and how plans are read."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import listed, read_json
 
 TAPS = ("stages", "first_and_last")
+RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # what else nnU-Net keeps as .json beside its plans
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,41 @@ class SelfRegSettings:
             if (stages := getattr(self, name)) is not None:
                 text += f", {name} {list(stages)}"
         return text
+
+
+def read_plans(path: Path) -> dict[str, Any]:
+    """Reads a plans file.
+
+    Raises:
+        SelfRegError: The file does not exist, cannot be read or holds something else.
+    """
+    if not path.is_file():
+        others = sorted(other.stem for other in path.parent.glob("*.json") if other.stem not in RESERVED)
+        raise SelfRegError(f"{path} does not exist; plans there: {listed(others, 20)} (-p)")
+    plans = read_json(path, "plans file")
+    configurations = plans.get("configurations")
+    if not isinstance(configurations, dict) or not all(isinstance(value, dict) for value in configurations.values()):
+        raise SelfRegError(f"{path} is not a plans file: it has no configurations; choose another with -p")
+    return plans
+
+
+def resolve(plans: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Gives a configuration with what it inherits, key by key as nnU-Net's `PlansManager` does.
+
+    Raises:
+        SelfRegError: The configuration or an ancestor does not exist, or one inherits from itself.
+    """
+    chain: list[Mapping[str, Any]] = []
+    visited: list[str] = []
+    following: str | None = name
+    while following is not None:
+        if following in visited:
+            raise SelfRegError(f"configuration {name!r} inherits from itself: {' -> '.join([*visited, following])}")
+        if following not in plans["configurations"]:
+            raise SelfRegError(
+                f"configuration {following!r} does not exist in the plans; known: {', '.join(plans['configurations'])}"
+            )
+        visited.append(following)
+        chain.append(plans["configurations"][following])
+        following = chain[-1].get("inherits_from")
+    return {key: value for configuration in reversed(chain) for key, value in configuration.items()}

@@ -160,7 +160,7 @@ def _stock_name(trainer: str) -> str:
 
 def _settings(model: Path, trainer: str, configuration: str) -> dict[str, Any]:
     """The settings that the training used: those of the plans, with what the trainer fixes."""
-    from nnunetv2_selfreg.plans import read_plans, resolve
+    from nnunetv2_selfreg.settings import read_plans, resolve
     from nnunetv2_selfreg.trainer import find_trainer
 
     found: Any = find_trainer(trainer)

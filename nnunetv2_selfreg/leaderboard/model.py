@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.leaderboard.protocols import ENSEMBLE
 from nnunetv2_selfreg.names import ROOTS, root_name
-from nnunetv2_selfreg.plans import read_json, read_plans, resolve
-from nnunetv2_selfreg.settings import SelfRegSettings
+from nnunetv2_selfreg.settings import SelfRegSettings, read_plans, resolve
 
 CHECKPOINT = "checkpoint_final.pth"
 

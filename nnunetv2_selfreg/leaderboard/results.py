@@ -10,13 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.leaderboard import statistics
 from nnunetv2_selfreg.leaderboard.metrics import METRICS
 from nnunetv2_selfreg.leaderboard.protocols import BENCHMARKS
 from nnunetv2_selfreg.leaderboard.published import published
 from nnunetv2_selfreg.leaderboard.scoring import COLUMNS
 from nnunetv2_selfreg.names import stock_name
-from nnunetv2_selfreg.plans import read_json
 
 MEAN = "mean"
 Runs = Mapping[str, pd.DataFrame]  # scores (cases x classes) by run, in the unit that the metric is shown in

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.leaderboard.files import write_json, write_text
 from nnunetv2_selfreg.leaderboard.metrics import score
 from nnunetv2_selfreg.leaderboard.model import describe_model
 from nnunetv2_selfreg.leaderboard.protocols import BENCHMARKS, ENSEMBLE, NATIVE, SMALL, Benchmark
-from nnunetv2_selfreg.plans import read_json
 
 Labels = NDArray[np.uint8]
 COLUMNS = "benchmark protocol rule trainer plans configuration fold seed case cluster class metric value".split()

@@ -1,0 +1,125 @@
+"""Files and folders that are written whole or not at all, and JSON that is read with a clear error."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_selfreg.errors import SelfRegError
+
+
+def read_json(path: Path, kind: str = "JSON file") -> dict[str, Any]:
+    """Reads a JSON file that holds a mapping.
+
+    Args:
+        path: The file.
+        kind: What to call it in an error.
+
+    Raises:
+        SelfRegError: The file cannot be read or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SelfRegError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SelfRegError(f"{path} is not a {kind}: {error}") from None
+    if not isinstance(content, dict):
+        raise SelfRegError(f"{path} is not a {kind}: it holds a {type(content).__name__}")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any], indent: int = 2) -> None:
+    """Writes or replaces a JSON file, whole or not at all; errors as `new_file`."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes or replaces a text file in UTF-8, whole or not at all; errors as `new_file`."""
+    with new_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Gives a path beside `path` to write to; at the end of the block the file written there replaces `path`.
+
+    The parent folder is made if there is none. If the block raises, nothing is left behind. The path that is given
+    ends as `path` does, since many writers choose a format by the ending.
+
+    Raises:
+        SelfRegError: The file cannot be written.
+    """
+    with _reporting(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".selfreg_", dir=path.parent) as folder:
+            partial = Path(folder, path.name)
+            yield partial
+            os.replace(partial, path)
+
+
+@contextmanager
+def new_folder(path: Path, may_replace: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+    """Gives an empty folder beside `path` to fill; at the end of the block it is renamed to `path`.
+
+    The parent folder is made if there is none. If the block raises, nothing is left behind. A folder that is there
+    already is refused before the block; with `may_replace` it is moved aside at the end, and removed once the new one
+    is in its place.
+
+    Args:
+        path: The folder to make.
+        may_replace: Whether an existing folder may be replaced; None never replaces.
+
+    Raises:
+        SelfRegError: The folder is there already and must stay, or the new one cannot be written.
+    """
+
+    def check() -> None:
+        if path.exists() and not (may_replace and may_replace(path)):
+            raise SelfRegError(f"{path} exists already; name another folder")
+
+    with _reporting(path):
+        check()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".selfreg_", dir=path.parent, ignore_cleanup_errors=True) as folder:
+            partial, replaced = Path(folder, path.name), Path(folder, f"{path.name}.replaced")
+            partial.mkdir()
+            yield partial
+            check()
+            if path.exists():
+                os.replace(path, replaced)
+            try:
+                os.replace(partial, path)
+            except BaseException:
+                if replaced.exists():
+                    os.replace(replaced, path)
+                raise
+
+
+def copy_files(source: Path, target: Path, patterns: Sequence[str]) -> None:
+    """Copies the files of a folder that match one of the glob patterns, with their sub-folders."""
+    target.mkdir(parents=True, exist_ok=True)
+    for pattern in patterns:
+        for path in source.glob(pattern):
+            destination = target / path.relative_to(source)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, destination)
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, and how many more there are; `none` if there are none."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
+
+
+@contextmanager
+def _reporting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SelfRegError(f"{path} cannot be written: {reason}; nothing was left behind") from None

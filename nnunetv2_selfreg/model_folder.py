@@ -1,0 +1,220 @@
+"""A trained model's folder as nnU-Net leaves it: what made it, its folds and checkpoints, and a predictor of it.
+
+Checkpoints are read with torch's `weights_only`: opening somebody else's model runs no code from it.
+"""
+
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from pickle import UnpicklingError
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import listed, read_json
+from nnunetv2_selfreg.settings import SelfRegSettings, read_plans, resolve
+
+CHECKPOINT = "checkpoint_final.pth"
+MODEL_FILES = ("plans.json", "dataset.json")
+LAYOUT = "nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
+CHECKPOINT_KEYS = ("network_weights", "trainer_name", "init_args")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What `nnUNetv2_train` wrote for one trainer, plans and configuration; all folds of it.
+
+    Attributes:
+        path: The folder, absolute.
+        trainer: Name of the trainer.
+        plans_name: Name of the plans.
+        configuration: Name of the configuration.
+    """
+
+    path: Path
+    trainer: str
+    plans_name: str
+    configuration: str
+
+    @classmethod
+    def open(cls, path: Path) -> "ModelFolder":
+        """Opens a model folder.
+
+        Args:
+            path: `nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION`.
+
+        Raises:
+            SelfRegError: The folder is not named so, or has no plans.json or dataset.json.
+        """
+        path = path.expanduser().resolve()
+        parts = path.name.split("__")
+        missing = [name for name in MODEL_FILES if not (path / name).is_file()]
+        if len(parts) != 3 or missing:
+            reason = f"it has no {missing[0]}" if missing else "its name has not three parts"
+            raise SelfRegError(f"{path} is not a model folder, {reason}; give {LAYOUT}")
+        return cls(path, *parts)
+
+    @property
+    def name(self) -> str:
+        """`TRAINER__PLANS__CONFIGURATION`."""
+        return self.path.name
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set, `DatasetNNN_Name`."""
+        return self.path.parent.name
+
+    @cached_property
+    def plans(self) -> dict[str, Any]:
+        """The plans; SelfRegError if they cannot be read."""
+        return read_plans(self.path / "plans.json")
+
+    @cached_property
+    def dataset_json(self) -> dict[str, Any]:
+        """The data set's description; SelfRegError if it cannot be read."""
+        return read_json(self.path / "dataset.json", "dataset.json of nnU-Net")
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The configuration with what it inherits; SelfRegError if the plans lack it."""
+        return resolve(self.plans, self.configuration)
+
+    @cached_property
+    def trainer_class(self) -> type[Any]:
+        """The trainer's class, found as nnU-Net finds it; SelfRegError if this nnU-Net does not know it."""
+        from nnunetv2_selfreg.trainer import find_trainer
+
+        found = find_trainer(self.trainer)
+        if found is None:
+            raise SelfRegError(f"{self.path}: this nnU-Net has no trainer {self.trainer}; install what brings it")
+        return found
+
+    @property
+    def stock_name(self) -> str | None:
+        """The stock trainer that a SelfReg trainer is made of; None if the model was not trained with SelfReg."""
+        from nnunetv2_selfreg.trainer import stock_trainer
+
+        stock = stock_trainer(self.trainer_class)
+        return stock.__name__ if stock else None
+
+    @property
+    def settings(self) -> SelfRegSettings | None:
+        """The settings that the training used; None if the model was not trained with SelfReg."""
+        return self.trainer_class.selfreg_settings(self.plans, self.configuration) if self.stock_name else None
+
+    def folds(self, checkpoint: str = CHECKPOINT) -> list[str]:
+        """The folds that have the checkpoint, by name without `fold_`: numbers in their order, then `all`."""
+        folders = sorted(self.path.glob("fold_*"), key=lambda path: (len(path.name), path.name))
+        return [folder.name.removeprefix("fold_") for folder in folders if (folder / checkpoint).is_file()]
+
+    def checkpoints(self, folds: Sequence[str] | None = None, checkpoint: str = CHECKPOINT) -> dict[str, Path]:
+        """The checkpoint of each fold.
+
+        Args:
+            folds: Names of the folds (`0`, `all`); every fold of the model that was begun when left out.
+            checkpoint: The file's name.
+
+        Returns:
+            The files by the folds' names, at least one.
+
+        Raises:
+            SelfRegError: A fold does not exist or its training has not finished, or there is no fold.
+        """
+        there = sorted(path.name.removeprefix("fold_") for path in self.path.glob("fold_*") if path.is_dir())
+        if not there:
+            raise SelfRegError(f"{self.path} has no fold; train it first")
+        for fold in folds or there:
+            if fold not in there:
+                raise SelfRegError(f"{self.path} has no fold_{fold}; folds there: {listed(there, 10)}")
+            if not (self.path / f"fold_{fold}" / checkpoint).is_file():
+                raise SelfRegError(
+                    f"{self.path / f'fold_{fold}'} has no {checkpoint}: its training has not finished; choose folds "
+                    "with -f or another checkpoint with -chk"
+                )
+        return {fold: self.path / f"fold_{fold}" / checkpoint for fold in folds or there}
+
+    def predictor(self, checkpoint: Path, device: str = "cpu") -> Any:
+        """nnU-Net's predictor of one checkpoint, its network built as the checkpoint's trainer builds it.
+
+        nnU-Net's own `initialize_from_trained_model_folder` would unpickle whatever the checkpoint holds.
+
+        Args:
+            checkpoint: One of the folder's checkpoints.
+            device: Where to predict.
+
+        Raises:
+            SelfRegError: A file cannot be read, the checkpoint does not fit the plans, or this nnU-Net does not know
+                the trainer.
+        """
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        from nnunetv2_selfreg.compat import build_network
+
+        content = load_checkpoint(checkpoint)
+        if content["trainer_name"] != self.trainer:
+            raise SelfRegError(f"{checkpoint} was trained by {content['trainer_name']}, not by {self.trainer}")
+        plans = PlansManager(self.plans)
+        configuration = plans.get_configuration(self.configuration)
+        channels = determine_num_input_channels(plans, configuration, self.dataset_json)
+        heads = plans.get_label_manager(self.dataset_json).num_segmentation_heads
+        network = build_network(self.trainer_class, plans, configuration, channels, heads, False).to(device)
+        try:
+            network.load_state_dict(content["network_weights"])
+        except RuntimeError as error:
+            reason = shorten(str(error).splitlines()[1], 200, placeholder=" ...")
+            raise SelfRegError(f"{checkpoint} does not fit {self.path / 'plans.json'}: {reason}") from None
+        with redirect_stdout(StringIO()):  # a line about what only CUDA devices can do
+            predictor = nnUNetPredictor(device=torch.device(device), allow_tqdm=False)
+        predictor.manual_initialization(
+            network,
+            plans,
+            configuration,
+            [content["network_weights"]],
+            self.dataset_json,
+            self.trainer,
+            content.get("inference_allowed_mirroring_axes"),
+        )
+        return predictor
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Loads a checkpoint of nnU-Net onto the CPU with torch's `weights_only`.
+
+    Beside tensors it takes what nnU-Net stores: numpy's scalars and dtypes, in its logs, and the device.
+
+    Args:
+        path: A `checkpoint_*.pth`.
+
+    Raises:
+        SelfRegError: The file cannot be read, holds something else, or would run code.
+    """
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        refused = next((word for word in str(error).split() if "." in word and "(" not in word), "")
+        raise SelfRegError(
+            f"{path} is not loaded: it is damaged, or holds more than nnU-Net stores ({refused or 'unreadable'}) "
+            "and loading that would run code from it"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise SelfRegError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in CHECKPOINT_KEYS):
+        raise SelfRegError(f"{path} is not a checkpoint of nnU-Net: it lacks one of {', '.join(CHECKPOINT_KEYS)}")
+    return checkpoint
+
+
+def _numpy_scalars() -> list[Any]:
+    scalar = np.float64(0).__reduce__()[0]
+    # numpy 2 reads what numpy 1 wrote and the other way round
+    scalars = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__]
+    return [*scalars, np.dtype, *dtypes, torch.device]
