@@ -9,7 +9,7 @@ import torch
 from networks import plain_unet
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_selfreg.demo.phantom import make_phantom
+from nnunetv2_selfreg.commands.phantom import make_phantom
 
 FEATURES = (4, 6, 8)
 REGIONS = {"background": 0, "heart": [1, 2, 3], "LV": 3, "ignore": 4}

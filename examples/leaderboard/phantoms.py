@@ -8,7 +8,7 @@ import SimpleITK
 from PIL import Image
 from skimage.draw import ellipse
 
-from nnunetv2_selfreg.demo.phantom import make_phantom
+from nnunetv2_selfreg.commands.phantom import make_phantom
 
 ACDC_PATIENTS = [1, 4, 5, 6, 7, 10, 2, 3]  # the last two are of the test set
 GLAS_PICTURES = [f"train_{number}" for number in range(1, 7)] + ["testA_1", "testA_2", "testB_1"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import folder, run
 
-from nnunetv2_selfreg.demo.phantom import write_dataset
+from nnunetv2_selfreg.commands.phantom import write_dataset
 
 HIPPOCAMPUS = Path(__file__).parents[3] / "shared" / "data" / "Dataset004_Hippocampus"
 TRAINING_CASES, UNSEEN_CASES = 10, 2

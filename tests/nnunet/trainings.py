@@ -16,7 +16,7 @@ from nnunetv2.run.run_training import get_trainer_from_args
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from reference import internal_feature_distillation
 
-from nnunetv2_selfreg.demo.phantom import make_phantom
+from nnunetv2_selfreg.commands.phantom import make_phantom
 
 CPU = torch.device("cpu")
 

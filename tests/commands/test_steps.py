@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from nnunetv2_selfreg.demo import commands
-from nnunetv2_selfreg.demo.commands import Commands, PredictionWatch, TrainingWatch, Watch
+from nnunetv2_selfreg.commands import steps
+from nnunetv2_selfreg.commands.steps import Commands, PredictionWatch, TrainingWatch, Watch
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.progress import epoch_line
 
@@ -14,7 +14,7 @@ LABELS = ["RV", "myocardium", "LV"]
 @pytest.fixture
 def python(monkeypatch):
     """Makes the only command that is installed a Python interpreter."""
-    monkeypatch.setattr(commands.shutil, "which", lambda name, path=None: sys.executable if name == "python" else None)
+    monkeypatch.setattr(steps.shutil, "which", lambda name, path=None: sys.executable if name == "python" else None)
 
 
 @pytest.mark.parametrize(

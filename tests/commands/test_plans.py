@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nnunetv2_selfreg import plans as room
+from nnunetv2_selfreg.commands import plans as room
 from nnunetv2_selfreg.errors import SelfRegError
 
 PLANS: dict[str, Any] = {
@@ -270,9 +270,10 @@ def test_a_failed_write_leaves_everything_as_it_was(
     assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
 
-def test_a_folder_that_cannot_be_written_is_refused() -> None:
-    with pytest.raises(SelfRegError, match=r"no_folder/New\.json cannot be written: No such file or directory"):
-        room.write_json(Path("no_folder/New.json"), {})
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SelfRegError, match=r"file/New\.json cannot be written: File exists"):
+        room.write_json(tmp_path / "file" / "New.json", {})
 
 
 def test_the_file_has_the_usual_rights(folder: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_selfreg import __version__
-from nnunetv2_selfreg.demo.commands import Commands, PredictionWatch, TrainingWatch, Watch, say
-from nnunetv2_selfreg.demo.phantom import DATASET, LABELS, TRAINING_CASES, UNSEEN_CASES, case_name, write_dataset
+from nnunetv2_selfreg.commands.steps import Commands, PredictionWatch, TrainingWatch, Watch, say
+from nnunetv2_selfreg.commands.phantom import DATASET, LABELS, TRAINING_CASES, UNSEEN_CASES, case_name, write_dataset
 from nnunetv2_selfreg.errors import SelfRegError
 
 NUMBER = DATASET.removeprefix("Dataset").split("_")[0]
@@ -224,7 +224,7 @@ class Demo:
         self.commands.run("05_evaluation", ["nnUNetv2_evaluate_folder", *what, *files], Watch())
 
     def _draw_overlay(self) -> None:
-        from nnunetv2_selfreg.demo.overlay import write_overlay
+        from nnunetv2_selfreg.commands.overlay import write_overlay
 
         name = case_name(UNSEEN_CASES[0])
         image = self._dataset / "imagesTs" / f"{name}_0000.nii.gz"

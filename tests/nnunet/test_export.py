@@ -11,7 +11,7 @@ import torch
 from commands import model_folder
 from nnunetv2.run.run_training import get_trainer_from_args
 
-from nnunetv2_selfreg import sharing
+from nnunetv2_selfreg.commands import export
 from nnunetv2_selfreg.checkpoints import load_checkpoint
 from nnunetv2_selfreg.errors import SelfRegError
 
@@ -38,7 +38,7 @@ def listing(folder):
 
 def test_the_export_is_a_stock_model_with_its_origin(model, tmp_path):
     before = listing(model)
-    assert sharing.main([str(model), str(tmp_path / "out")]) == 0
+    assert export.main([str(model), str(tmp_path / "out")]) == 0
     assert listing(model) == before
     (exported,) = (tmp_path / "out" / model.parent.name).iterdir()
     assert exported.name == "nnUNetTrainer__Small__2d"
@@ -58,7 +58,7 @@ def test_the_export_is_a_stock_model_with_its_origin(model, tmp_path):
 
 
 def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_path, capsys):
-    sharing.main([str(model), str(tmp_path / "model"), "--zip", "--without-optimizer", "-f", "0"])
+    export.main([str(model), str(tmp_path / "model"), "--zip", "--without-optimizer", "-f", "0"])
     assert f"wrote {tmp_path / 'model.zip'}" in capsys.readouterr().out
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         names = archive.namelist()
@@ -69,7 +69,7 @@ def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_
     program = (
         "import sys\n"
         "sys.modules['nnunetv2_selfreg'] = None  # as if it were not installed\n"
-        "from nnunetv2.model_sharing.model_import import install_model_from_zip_file\n"
+        "from nnunetv2.model_export.model_import import install_model_from_zip_file\n"
         f"install_model_from_zip_file({str(tmp_path / 'model.zip')!r})\n"
         "import torch\n"
         "from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor\n"
@@ -84,7 +84,7 @@ def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_
 
 
 def test_leaving_out_the_optimizer_makes_it_smaller(model, tmp_path):
-    before, after = sharing.export(model, tmp_path / "small", optimizer=False)
+    before, after = export.export(model, tmp_path / "small", optimizer=False)
     assert after < 0.6 * before  # momentum takes as much as the weights
 
 
@@ -107,7 +107,7 @@ class Evil:
 def test_a_checkpoint_that_would_run_code_is_refused(model, tmp_path, capsys):
     copy = broken(model, tmp_path, logging=Evil())
     with pytest.raises(SelfRegError, match=r"checkpoint_final\.pth is not loaded: .*would run code from it$"):
-        sharing.export(copy, tmp_path / "out")
+        export.export(copy, tmp_path / "out")
     assert "this ran" not in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
@@ -116,9 +116,9 @@ def test_a_half_trained_fold_is_refused(model, tmp_path):
     copy = broken(model, tmp_path)
     (copy / "fold_1" / "checkpoint_final.pth").rename(copy / "fold_1" / "checkpoint_latest.pth")
     with pytest.raises(SelfRegError, match=r"fold_1 has no checkpoint_final\.pth: its training has not finished"):
-        sharing.export(copy, tmp_path / "out")
+        export.export(copy, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    sharing.export(copy, tmp_path / "out", folds=["0"])
+    export.export(copy, tmp_path / "out", folds=["0"])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_half_trained_fold_is_refused(model, tmp_path):
 def test_a_foreign_folder_is_refused_and_nothing_is_written(model, tmp_path, make, message):
     folder = make(broken(model, tmp_path))
     with pytest.raises(SelfRegError, match=message) as refusal:
-        sharing.export(folder, tmp_path / "out")
+        export.export(folder, tmp_path / "out")
     assert "\n" not in str(refusal.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == [model.parent.name]
 
@@ -155,7 +155,7 @@ def test_a_trainer_that_is_not_installed_is_named(model, tmp_path, monkeypatch):
     folder = copy.rename(copy.with_name("nnUNetTrainerSelfReg_7epochs__Small__2d"))
     message = "nnUNetTrainerSelfReg_7epochs is not known here; install what brings nnUNetTrainer_7epochs"
     with pytest.raises(SelfRegError, match=message):
-        sharing.export(folder, tmp_path / "out")
+        export.export(folder, tmp_path / "out")
 
 
 def test_a_model_that_predicts_differently_is_not_written(model, tmp_path, monkeypatch):
@@ -167,7 +167,7 @@ def test_a_model_that_predicts_differently_is_not_written(model, tmp_path, monke
 
     monkeypatch.setattr(torch, "save", save_changed)
     with pytest.raises(SelfRegError, match="fold_0 predicts differently as a stock model; nothing was written"):
-        sharing.export(model, tmp_path / "out")
+        export.export(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -175,14 +175,14 @@ def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
     def no_space(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sharing.shutil, "copyfile", no_space)
+    monkeypatch.setattr(export.shutil, "copyfile", no_space)
     with pytest.raises(SelfRegError, match="out cannot be written: No space left on device; nothing was left behind"):
-        sharing.export(model, tmp_path / "out")
+        export.export(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_exists_is_left_alone(model, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(SelfRegError, match="out exists already; name another"):
-        sharing.export(model, tmp_path / "out")
+        export.export(model, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_selfreg import doctor
-from nnunetv2_selfreg.doctor import Check
+from nnunetv2_selfreg.commands import doctor
+from nnunetv2_selfreg.commands.doctor import Check
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 TRAINER_FILE = REPOSITORY / "trainers" / "nnUNetTrainerSelfReg.py"
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
@@ -248,7 +248,7 @@ reads_ext_trainer = pytest.mark.skipif(not doctor._reads_ext_trainer(), reason="
 
 def look_for_trainers(checkout: Path, **environment: str) -> str:
     path = os.pathsep.join([str(checkout.parent), str(REPOSITORY)])
-    code = "from nnunetv2_selfreg.doctor import *; print(check_trainers())"
+    code = "from nnunetv2_selfreg.commands.doctor import *; print(check_trainers())"
     done = python("-c", code, PYTHONPATH=path, **environment)
     assert done.stderr == ""
     return done.stdout
@@ -355,7 +355,7 @@ def test_an_editable_checkout_that_our_folder_hides(tmp_path: Path) -> None:
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.8.1\n")
     (record / "direct_url.json").write_text('{"url": "file:///home/me/nn%20UNet", "dir_info": {"editable": true}}')
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(REPOSITORY)!r}]; "
-    code += "from nnunetv2_selfreg.doctor import *; print(check_nnunet())"
+    code += "from nnunetv2_selfreg.commands.doctor import *; print(check_nnunet())"
     found = python("-S", "-c", code).stdout
     assert found.startswith("problem  nnunetv2 ")
     assert "2.8.1, an editable checkout that the folder of our trainers hides\n" in found

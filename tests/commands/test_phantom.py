@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from nnunetv2_selfreg.demo import phantom
-from nnunetv2_selfreg.demo.phantom import LABELS, case_name, make_phantom, write_dataset
+from nnunetv2_selfreg.commands import phantom
+from nnunetv2_selfreg.commands.phantom import LABELS, case_name, make_phantom, write_dataset
 
 CASES = [(seed, number) for seed in (0, 7) for number in (1, 2, 3, 11, 25)]
 

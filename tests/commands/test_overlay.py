@@ -2,8 +2,8 @@ import numpy as np
 import SimpleITK
 from matplotlib.image import imread
 
-from nnunetv2_selfreg.demo.overlay import write_overlay
-from nnunetv2_selfreg.demo.phantom import make_phantom
+from nnunetv2_selfreg.commands.overlay import write_overlay
+from nnunetv2_selfreg.commands.phantom import make_phantom
 
 
 def test_one_picture_even_of_an_empty_prediction(tmp_path):

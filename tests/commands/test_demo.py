@@ -4,8 +4,8 @@ import zipfile
 
 import pytest
 
-from nnunetv2_selfreg.demo import run
-from nnunetv2_selfreg.demo.run import MARKER, Demo, Marker, Step, main, report, run_steps
+from nnunetv2_selfreg.commands import demo as run
+from nnunetv2_selfreg.commands.demo import MARKER, Demo, Marker, Step, main, report, run_steps
 from nnunetv2_selfreg.errors import SelfRegError
 
 

@@ -100,7 +100,7 @@ def check_python() -> Check:
 
 
 def check_selfreg() -> Check:
-    where = Path(__file__).parent
+    where = Path(__file__).parents[1]
     found = _version("nnunetv2-selfreg")
     if found is None:
         return Check("nnunetv2-selfreg", "note", f"not installed, used from {where}")
