@@ -1,7 +1,5 @@
 """One picture of one case: what was scanned, what is right and what was predicted."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,8 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
+from nnunetv2_selfreg.files import new_file
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers and on a grey picture.
 COLOURS = {1: ("RV", "#56B4E9"), 2: ("myocardium", "#F0E442"), 3: ("LV", "#D55E00")}
@@ -24,7 +24,7 @@ def write_overlay(image: Path, reference: Path, prediction: Path, output: Path) 
         image: The case's image, (slices, rows, columns).
         reference: Its labels, the same shape.
         prediction: The predicted labels, the same shape.
-        output: The PNG, whole or not at all.
+        output: The PNG.
     """
     volume, truth, predicted = (
         SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path))) for path in (image, reference, prediction)
@@ -57,6 +57,5 @@ def write_overlay(image: Path, reference: Path, prediction: Path, output: Path) 
     handles: list[Any] = [Patch(color=colour, label=name) for name, colour in COLOURS.values()]
     handles.append(Line2D([], [], color="white", linewidth=1, label="outline of the reference"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), facecolor="0.6", frameon=True)
-    with tempfile.TemporaryDirectory(prefix=".partial_", dir=output.parent) as partial:
-        figure.savefig(Path(partial) / output.name, dpi=150)
-        os.replace(Path(partial) / output.name, output)
+    with new_file(output) as partial:
+        figure.savefig(partial, dpi=150)

@@ -4,8 +4,6 @@ The labels are those of ACDC. Shape, position, contrast, the tissue around the h
 vary from case to case, and each case depends on nothing but the seed and its number.
 """
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,8 @@ import numpy as np
 import SimpleITK
 from numpy.random import Generator
 from numpy.typing import NDArray
+
+from nnunetv2_selfreg.files import new_folder
 
 DATASET = "Dataset927_CardiacPhantom"
 LABELS = {"background": 0, "RV": 1, "myocardium": 2, "LV": 3}
@@ -248,7 +248,7 @@ def case_name(number: int) -> str:
 
 
 def write_dataset(raw: Path, seed: int) -> Path:
-    """Writes the data set in nnU-Net's raw format; `dataset.json` comes last and says that the rest is there.
+    """Writes the data set in nnU-Net's raw format; one of the same name that is there already is replaced.
 
     Args:
         raw: The folder that `nnUNet_raw` points at.
@@ -256,20 +256,23 @@ def write_dataset(raw: Path, seed: int) -> Path:
 
     Returns:
         The data set's folder, with `imagesTr`, `labelsTr`, and the unseen cases in `imagesTs` and `labelsTs`.
+
+    Raises:
+        SelfRegError: It cannot be written; nothing is left behind.
     """
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-    folder = raw / DATASET
-    for cases, kind in ((TRAINING_CASES, "Tr"), (UNSEEN_CASES, "Ts")):
-        for name in (f"images{kind}", f"labels{kind}"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        for number in cases:
-            phantom, name = make_phantom(seed, number), case_name(number)
-            _write(phantom.image, phantom.spacing, folder / f"images{kind}" / f"{name}_0000.nii.gz")
-            _write(phantom.labels, phantom.spacing, folder / f"labels{kind}" / f"{name}.nii.gz")
-    with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as partial:
+    with new_folder(raw / DATASET, may_replace=lambda _: True) as folder:
+        for cases, kind in ((TRAINING_CASES, "Tr"), (UNSEEN_CASES, "Ts")):
+            images, labels = folder / f"images{kind}", folder / f"labels{kind}"
+            images.mkdir()
+            labels.mkdir()
+            for number in cases:
+                phantom, name = make_phantom(seed, number), case_name(number)
+                _write(phantom.image, phantom.spacing, images / f"{name}_0000.nii.gz")
+                _write(phantom.labels, phantom.spacing, labels / f"{name}.nii.gz")
         generate_dataset_json(
-            partial,
+            str(folder),
             channel_names={0: "cineMRI"},
             labels=dict(LABELS),
             num_training_cases=len(TRAINING_CASES),
@@ -280,15 +283,11 @@ def write_dataset(raw: Path, seed: int) -> Path:
             license="Apache-2.0",
             converted_by="nnUNetv2_selfreg demo",
         )
-        os.replace(Path(partial) / "dataset.json", folder / "dataset.json")
-    return folder
+    return raw / DATASET
 
 
 def _write(array: NDArray[np.generic], spacing: tuple[float, float, float], path: Path) -> None:
-    """Writes (slices, rows, columns) with its spacing in mm as NIfTI, whole or not at all."""
+    """Writes (slices, rows, columns) with its spacing in mm as NIfTI."""
     image = SimpleITK.GetImageFromArray(array)
     image.SetSpacing(spacing[::-1])
-    # nnU-Net takes every file in the images folder for a case, so the unfinished one lies elsewhere.
-    with tempfile.TemporaryDirectory(prefix=".partial_", dir=path.parent.parent) as partial:
-        SimpleITK.WriteImage(image, str(Path(partial) / path.name), useCompression=True)
-        os.replace(Path(partial) / path.name, path)
+    SimpleITK.WriteImage(image, str(path), useCompression=True)

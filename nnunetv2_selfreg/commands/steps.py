@@ -1,117 +1,133 @@
-"""Runs nnU-Net's commands: shows each as a reader would type it, follows it, and keeps all that it printed."""
+"""What the demo is made of: parts that are done once, and nnU-Net's commands, shown as a reader would type them."""
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Thread
-from typing import IO
 
+from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import read_json, write_json
 
-LAST_LINES = 20
+MARKER = "demo.json"
+MADE_BY = "nnUNetv2_selfreg demo"
+LAST_LINES, LAST_BYTES = 20, 20_000
 
 
-class Watch:
-    """Makes progress out of a command's output.
+@dataclass(frozen=True)
+class Step:
+    """One part of the demo.
 
     Attributes:
-        doing: What the command is at, for the line that a terminal shows in place; empty when not known.
+        name: What the marker calls it.
+        title: What the reader is told.
+        products: What is there when it has finished.
+        action: Does it.
     """
 
-    doing = ""
+    name: str
+    title: str
+    products: Sequence[Path]
+    action: Callable[[], None]
 
-    def read(self, line: str) -> str | None:
-        """Takes one line of the output.
 
-        Returns:
-            A line worth keeping on the screen, if this one ends something.
+@dataclass
+class Marker:
+    """`demo.json`: says that a folder is this demo's, and which parts have finished in how many seconds."""
+
+    path: Path
+    seed: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def claim(cls, folder: Path, seed: int) -> "Marker":
+        """Takes a folder that is new, empty, or this demo's own, and changes nothing in any other.
+
+        Raises:
+            SelfRegError: The folder holds something else, or a demo of another seed or version.
         """
-        return None
+        marker, way_out = cls(folder / MARKER, seed), "name another folder with --folder"
+        if folder.exists() and not folder.is_dir():
+            raise SelfRegError(f"{folder} is not a folder: {way_out}")
+        if marker.path.is_file():
+            try:
+                found = read_json(marker.path)
+                made_by, version, found_seed = (found[key] for key in ("made_by", "version", "seed"))
+                marker.seconds = {name: float(value) for name, value in found["seconds"].items()}
+            except (ValueError, TypeError, KeyError, AttributeError):
+                made_by = None
+            if made_by != MADE_BY:
+                raise SelfRegError(f"{marker.path} is not a file that this demo wrote: {way_out}")
+            for key, there, wanted in (("version", version, __version__), ("seed", found_seed, seed)):
+                if there != wanted:
+                    raise SelfRegError(f"{folder} holds a demo of {key} {there}, not {wanted}: {way_out}")
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise SelfRegError(f"{folder} is not empty and was not made by this demo: {way_out}")
+        else:
+            marker.save()
+        return marker
+
+    def save(self) -> None:
+        """Writes the file, whole or not at all."""
+        write_json(self.path, {"made_by": MADE_BY, "version": __version__, "seed": self.seed, "seconds": self.seconds})
 
 
-class TrainingWatch(Watch):
-    """Follows nnUNetv2_train: one line per epoch.
-
-    Args:
-        epochs: How many there will be.
-        labels: Names of the foreground classes, in the order of their Dice.
-    """
-
-    def __init__(self, epochs: int, labels: Sequence[str]) -> None:
-        self._epochs, self._labels = epochs, labels
-        self._epoch = 0
-        self._seen: list[str] = []
-
-    def read(self, line: str) -> str | None:
-        text = re.sub(r"^\d{4}-\d\d-\d\d \S+: ", "", line)
-        if found := re.match(r"Epoch (\d+)\s*$", text):
-            self._epoch, self._seen = int(found[1]) + 1, []
-            self.doing = f"epoch {self._epoch} of {self._epochs}"
-        elif text.startswith("Pseudo dice"):
-            dice = [float(value) for value in re.findall(r"(?<![\w.])(nan|\d+(?:\.\d*)?(?:e-?\d+)?)(?=[),\]])", text)]
-            if len(dice) == len(self._labels):
-                each = ", ".join(f"{label} {value:.2f}" for label, value in zip(self._labels, dice, strict=True))
-                self._seen.append(f"pseudo Dice {sum(dice) / len(dice):.2f} ({each})")
-        elif found := re.match(r"SelfReg: .*\(share (\S+)\)", text):
-            self._seen.append(f"SelfReg {found[1]} of the loss")
-        elif found := re.match(r"Epoch time: ([\d.]+) s", text):
-            return f"epoch {self._epoch} of {self._epochs}: {', '.join([*self._seen, f'{float(found[1]):.0f} s'])}"
-        elif text.startswith("predicting "):
-            self.doing = f"validation: {text.strip()}"
-        elif found := re.match(r"Mean Validation Dice:\s+(\S+)", text):
-            return f"mean Dice of the fold's validation cases: {float(found[1]):.2f}"
-        return None
-
-
-class PredictionWatch(Watch):
-    """Follows nnUNetv2_predict.
+def run_steps(steps: Sequence[Step], marker: Marker) -> set[str]:
+    """Runs every step that has not finished, and all that follow one that was run; returns their names.
 
     Args:
-        cases: How many there will be.
+        steps: The steps in their order.
+        marker: Knows which have finished; is saved after each.
     """
+    run: set[str] = set()
+    for position, step in enumerate(steps, 1):
+        say(f"\n[{position}/{len(steps)}] {step.title}")
+        if not run and step.name in marker.seconds and all(product.exists() for product in step.products):
+            say(f"  is there already: {step.products[-1]}")
+            continue
+        if not run:
+            # What follows would be of older products, should this run be cut short.
+            for later in steps[position - 1 :]:
+                marker.seconds.pop(later.name, None)
+            marker.save()
+        begin = time.monotonic()
+        step.action()
+        marker.seconds[step.name] = round(time.monotonic() - begin, 1)
+        marker.save()
+        run.add(step.name)
+        say(f"  done in {duration(marker.seconds[step.name])}")
+    return run
 
-    def __init__(self, cases: int) -> None:
-        self._cases, self._case = cases, 0
 
-    def read(self, line: str) -> str | None:
-        if found := re.match(r"Predicting (\S+):", line):
-            self._case += 1
-            self.doing = f"case {self._case} of {self._cases}, {found[1]}"
-        return None
-
-
+@dataclass(frozen=True)
 class Commands:
-    """Runs commands of this Python installation with the same environment variables and shows them.
+    """Runs commands of this Python installation and shows them.
 
-    Args:
+    Attributes:
         settings: The environment variables that differ from the user's own.
-        logs: Folder for everything that the commands print, one file each.
+        logs: Folder for what the commands print, a file each.
     """
 
-    def __init__(self, settings: Mapping[str, str], logs: Path) -> None:
-        self._settings, self._logs = dict(settings), logs
+    settings: Mapping[str, str]
+    logs: Path
 
     def show_settings(self) -> None:
         """Prints the settings as a reader would type them."""
-        for name, value in self._settings.items():
+        for name, value in self.settings.items():
             say(f"$ export {name}={shlex.quote(value)}")
 
-    def run(self, name: str, command: Sequence[str], watch: Watch, **extra: str) -> None:
-        """Runs one command to its end.
+    def run(self, name: str, command: Sequence[str], **extra: str) -> None:
+        """Runs one command to its end; a terminal shows the last line that it printed.
 
         Args:
             name: What to call its log.
             command: The console script's name and its arguments.
-            watch: Makes progress out of its output.
             **extra: Environment variables for this command alone.
 
         Raises:
@@ -121,68 +137,53 @@ class Commands:
         script = shutil.which(command[0], path=sysconfig.get_path("scripts")) or shutil.which(command[0])
         if script is None:
             raise SelfRegError(f"{command[0]} is not installed beside {sys.executable}: pip install nnunetv2")
-        self._logs.mkdir(exist_ok=True)
-        log = self._logs / f"{name}.log"
-        process = subprocess.Popen(
-            [script, *command[1:]],
-            env={**os.environ, **self._settings, **extra, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        try:
-            last = _follow(process, log, watch)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
+        self.logs.mkdir(exist_ok=True)
+        log = self.logs / f"{name}.log"
+        say(f"  prints to {log}")
+        environment = {**os.environ, **self.settings, **extra, "PYTHONUNBUFFERED": "1"}
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [script, *command[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+            try:
+                _wait(process, log)
+            finally:
+                process.terminate()  # does nothing to a process that has ended
+                process.wait()
         if process.returncode:
-            for line in last:
+            for line in _last_lines(log):
                 say(f"    {line}")
             raise SelfRegError(
                 f"{command[0]} ended with exit code {process.returncode}; all that it printed is in {log}"
             )
 
 
-def _follow(process: "subprocess.Popen[str]", log: Path, watch: Watch) -> list[str]:
-    """Reads a process's output to its end and returns the last lines that are not empty."""
-    lines: Queue[str | None] = Queue()
-    assert process.stdout is not None
-    Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
-    last: deque[str] = deque(maxlen=LAST_LINES)
+def _wait(process: "subprocess.Popen[bytes]", log: Path) -> None:
     begin = time.monotonic()
-    with log.open("a", encoding="utf-8") as kept:
-        while True:
-            try:
-                line = lines.get(timeout=1)
-            except Empty:
-                line = ""
-            else:
-                if line is None:
-                    break
-                kept.write(line)
-                kept.flush()
-            if line.strip():
-                last.append(line.rstrip())
-                if text := watch.read(line):
-                    say(f"  {text}")
-            _show_in_place(f"  {watch.doing + ', ' if watch.doing else ''}{time.monotonic() - begin:.0f} s so far")
-    _show_in_place("")
-    return list(last)
+    while process.poll() is None:
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            _show_in_place(f"  {time.monotonic() - begin:.0f} s so far: {''.join(_last_lines(log)[-1:])}")
 
 
-def _read(stream: IO[str], lines: "Queue[str | None]") -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
+def _last_lines(log: Path) -> list[str]:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LAST_BYTES))
+        text = file.read().decode(errors="replace")
+    return [line.strip() for line in text.splitlines() if line.strip()][-LAST_LINES:]
 
 
 def say(text: str) -> None:
     """Prints a line that stays, over the one that is shown in place."""
     _show_in_place("")
     print(text, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader likes them, such as `4 min 11 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _show_in_place(text: str) -> None:

@@ -1,123 +1,14 @@
-import json
+"""The demo's command line, when it goes on with a training, and what it tells of what nnU-Net wrote."""
+
 import os
 import zipfile
 
+import numpy as np
 import pytest
+import torch
 
-from nnunetv2_selfreg.commands import demo as run
-from nnunetv2_selfreg.commands.demo import MARKER, Demo, Marker, Step, main, report, run_steps
+from nnunetv2_selfreg.commands.demo import Demo, epoch_lines, main, report
 from nnunetv2_selfreg.errors import SelfRegError
-
-
-def tree(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-class Parts:
-    """Three steps that write a file each and remember that they ran."""
-
-    def __init__(self, folder):
-        self.folder, self.ran, self.broken = folder, [], None
-
-    def steps(self):
-        return [Step(name, name, [self.folder / name], lambda name=name: self.do(name)) for name in "abc"]
-
-    def do(self, name):
-        if name == self.broken:
-            raise SelfRegError(name)
-        self.ran.append(name)
-        (self.folder / name).write_text(name)
-
-
-@pytest.fixture
-def parts(tmp_path):
-    return Parts(tmp_path)
-
-
-def run_again(parts):
-    parts.ran.clear()
-    marker = Marker.claim(parts.folder, 0)
-    return run_steps(parts.steps(), marker), parts.ran
-
-
-def test_what_has_finished_is_not_done_again(parts, capsys):
-    assert run_again(parts) == ({"a", "b", "c"}, ["a", "b", "c"])
-    capsys.readouterr()
-    assert run_again(parts) == (set(), [])
-    assert capsys.readouterr().out.count("is there already") == 3
-
-
-def test_a_run_that_was_cut_short_goes_on_where_it_was(parts):
-    parts.broken = "b"
-    with pytest.raises(SelfRegError):
-        run_again(parts)
-    parts.broken = None
-    assert run_again(parts) == ({"b", "c"}, ["b", "c"])
-
-
-def test_a_product_without_its_record_is_not_taken_for_finished(parts):
-    Marker.claim(parts.folder, 0)
-    (parts.folder / "a").write_text("half")
-    assert run_again(parts)[1] == ["a", "b", "c"]
-
-
-def test_what_follows_a_missing_product_is_done_again_even_after_a_failure(parts):
-    run_again(parts)
-    (parts.folder / "a").unlink()
-    parts.broken = "b"
-    with pytest.raises(SelfRegError):
-        run_again(parts)
-    parts.broken = None
-    assert run_again(parts)[1] == ["b", "c"]
-
-
-def test_a_folder_of_someone_else_is_refused_and_left_as_it_is(tmp_path):
-    (tmp_path / "thesis.txt").write_text("years of work")
-    before = tree(tmp_path)
-    with pytest.raises(SelfRegError, match="is not empty and was not made by this demo: name another folder"):
-        main(["--folder", str(tmp_path), "--device", "cpu"])
-    assert tree(tmp_path) == before
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"seed": 1}, "holds a demo of seed 1, not 0: name another folder with --folder"),
-        ({"version": "0.0.1"}, r"holds a demo of version 0\.0\.1, not .*: name another folder with --folder"),
-        ({"made_by": "me"}, "holds a demo made by me, not"),
-        ({"seconds": None}, "is not a file that this demo wrote"),
-        ({"seconds": {"data": "long"}}, "is not a file that this demo wrote"),
-    ],
-)
-def test_another_demo_is_refused_and_left_as_it_is(tmp_path, change, message):
-    Marker.claim(tmp_path, 0)
-    path = tmp_path / MARKER
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    before = tree(tmp_path)
-    with pytest.raises(SelfRegError, match=message):
-        main(["--folder", str(tmp_path), "--device", "cpu"])
-    assert tree(tmp_path) == before
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[]", '"demo"', "{"])
-def test_an_unreadable_marker_is_refused(tmp_path, content):
-    (tmp_path / MARKER).write_text(content)
-    with pytest.raises(SelfRegError, match="is not a file that this demo wrote"):
-        Marker.claim(tmp_path, 0)
-    assert (tmp_path / MARKER).read_text() == content
-
-
-def test_a_file_in_the_folders_place_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SelfRegError, match="is not a folder"):
-        Marker.claim(tmp_path / "file", 0)
-
-
-def test_a_new_and_an_empty_folder_are_taken(tmp_path):
-    for folder in (tmp_path / "new" / "deep", tmp_path / "empty"):
-        (tmp_path / "empty").mkdir(exist_ok=True)
-        Marker.claim(folder, 2)
-        assert Marker.claim(folder, 2).seconds == {}
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_made(tmp_path, monkeypatch):
@@ -135,35 +26,59 @@ def test_a_seed_is_a_whole_number_from_0_on(seed, capsys):
     assert "--seed" in capsys.readouterr().err
 
 
-class Recorder:
-    def __init__(self):
-        self.commands = []
+LOGGING = {
+    "selfreg_share": [0.07, 0.0512],
+    "mean_fg_dice": [np.float64(0.5), float("nan")],
+    "dice_per_class_or_region": [[np.float32(0.5), np.float32(0.25), np.float32(0.75)], [0.0, 1e-4, float("nan")]],
+    "epoch_start_timestamps": [100.0, 140.4],
+    "epoch_end_timestamps": [140.3, 200.4],
+}
+EPOCHS_TOLD = [
+    "epoch 1 of 5: SelfReg 7.0% of the loss, pseudo Dice 0.50 (RV 0.50, myocardium 0.25, LV 0.75), 40 s",
+    "epoch 2 of 5: SelfReg 5.1% of the loss, pseudo Dice nan (RV 0.00, myocardium 0.00, LV nan), 60 s",
+]
 
-    def run(self, name, command, watch, **extra):
+
+def test_an_epoch_becomes_one_line():
+    assert list(epoch_lines(LOGGING)) == EPOCHS_TOLD
+
+
+class Trained:
+    """Stands for the commands: leaves what nnUNetv2_train leaves, and remembers how it was called."""
+
+    def __init__(self, fold):
+        self.commands, self._fold = [], fold
+
+    def run(self, name, command, **extra):
         self.commands.append((command, extra))
+        (self._fold / "validation").mkdir(parents=True, exist_ok=True)
+        content = {"network_weights": {}, "trainer_name": "any", "init_args": {}, "logging": LOGGING}
+        torch.save(content, self._fold / "checkpoint_final.pth")
+        (self._fold / "validation" / "summary.json").write_text('{"foreground_mean": {"Dice": 0.876}}')
 
 
-def trained(folder, name, *, whole=True):
+def interrupted(folder, name, *, whole=True):
     """Leaves what an interrupted training leaves: plans, and after them a checkpoint."""
     demo = Demo(folder, 0, "cpu")
-    demo.commands = Recorder()
-    plans = folder / "nnUNet_preprocessed" / run.DATASET / f"{run.PLANS}.json"
-    fold = folder / "nnUNet_results" / run.DATASET / f"{run.TRAINER}__{run.PLANS}__2d" / "fold_0"
-    for parent in (plans.parent, fold):
+    (_, preprocessed, training, *_) = demo.steps()
+    (plans,), (final,) = preprocessed.products, training.products
+    demo.commands = Trained(final.parent)
+    for parent in (plans.parent, final.parent):
         parent.mkdir(parents=True)
     plans.write_text("{}")
     os.utime(plans, (1, 1))
     if name:
-        with zipfile.ZipFile(fold / name, "w") as archive:
+        checkpoint = final.with_name(name)
+        with zipfile.ZipFile(checkpoint, "w") as archive:
             archive.writestr("data", bytes(100))
         if not whole:
-            (fold / name).write_bytes((fold / name).read_bytes()[:50])
+            checkpoint.write_bytes(checkpoint.read_bytes()[:50])
     return demo, plans
 
 
 @pytest.mark.parametrize("name", ["checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"])
 def test_an_interrupted_training_continues(tmp_path, name):
-    demo, _ = trained(tmp_path, name)
+    demo, _ = interrupted(tmp_path, name)
     demo.steps()[2].action()
     command, extra = demo.commands.commands[0]
     assert command[:4] == ["nnUNetv2_train", "927", "2d", "0"]
@@ -171,20 +86,22 @@ def test_an_interrupted_training_continues(tmp_path, name):
     assert extra == {"nnUNet_n_proc_DA": "0"}
 
 
-def test_a_training_without_a_checkpoint_begins(tmp_path):
-    demo, _ = trained(tmp_path, None)
+def test_a_training_without_a_checkpoint_begins_and_is_told_by_epoch(tmp_path, capsys):
+    demo, _ = interrupted(tmp_path, None)
     demo.steps()[2].action()
     assert "--c" not in demo.commands.commands[0][0]
+    told = [*EPOCHS_TOLD, "mean Dice of the fold's validation cases: 0.88"]
+    assert capsys.readouterr().out.splitlines() == [f"  {line}" for line in told]
 
 
 def test_a_half_written_checkpoint_is_not_continued(tmp_path):
-    demo, _ = trained(tmp_path, "checkpoint_best.pth", whole=False)
+    demo, _ = interrupted(tmp_path, "checkpoint_best.pth", whole=False)
     demo.steps()[2].action()
     assert "--c" not in demo.commands.commands[0][0]
 
 
 def test_a_checkpoint_older_than_the_plans_is_not_continued(tmp_path):
-    demo, plans = trained(tmp_path, "checkpoint_best.pth")
+    demo, plans = interrupted(tmp_path, "checkpoint_best.pth")
     os.utime(plans, (2**32, 2**32))
     demo.steps()[2].action()
     assert "--c" not in demo.commands.commands[0][0]
