@@ -1,7 +1,7 @@
 """The images to inspect, read and preprocessed by nnU-Net and cut into the patches of its sliding window."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunetv2_selfreg.errors import SelfRegError
@@ -33,7 +32,7 @@ class CaseFiles:
 
 
 @dataclass(frozen=True)
-class Case:
+class PreparedCase:
     """One preprocessed case.
 
     Attributes:
@@ -68,7 +67,7 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int, na
     pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
     folder, wanted = (images, None) if images.is_dir() else (images.parent, images.name)
     found: dict[str, dict[int, Path]] = {}
-    for path in folder.iterdir():
+    for path in sorted(folder.iterdir()):
         if match := pattern.fullmatch(path.name):
             found.setdefault(match[1], {})[int(match[2])] = path
     if wanted is not None:
@@ -80,18 +79,18 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int, na
         raise SelfRegError(f"--images {images}: {what} named CASE_0000{ending}, as nnU-Net names them")
     if labels is not None and not labels.is_dir():
         raise SelfRegError(f"--labels {labels} is not a folder of references CASE{ending}")
-    cases = []
-    for name, files in sorted(found.items()):
-        if sorted(files) != list(range(channels)) and not (natural and list(files) == [0]):
-            has = ", ".join(f"{channel:04d}" for channel in sorted(files))
+    for name, files in found.items():
+        if list(files) != list(range(channels)) and not (natural and list(files) == [0]):
+            has = ", ".join(f"{channel:04d}" for channel in files)
             raise SelfRegError(f"--images {images}: case {name} has the channels {has}; the model takes {channels}")
-        label = None if labels is None else labels / f"{name}{ending}"
-        if label is not None and not label.is_file():
+        if labels is not None and not (labels / f"{name}{ending}").is_file():
             raise SelfRegError(
-                f"--labels {labels} has no {label.name}; give every case a reference or leave --labels out"
+                f"--labels {labels} has no {name}{ending}; give every case a reference or leave --labels out"
             )
-        cases.append(CaseFiles(name, tuple(path for _, path in sorted(files.items())), label))
-    return cases
+    return [
+        CaseFiles(name, tuple(files.values()), labels and labels / f"{name}{ending}")
+        for name, files in sorted(found.items())
+    ]
 
 
 def spread(cases: Sequence[CaseFiles], most: int) -> list[CaseFiles]:
@@ -100,7 +99,7 @@ def spread(cases: Sequence[CaseFiles], most: int) -> list[CaseFiles]:
     return [cases[i] for i in chosen]
 
 
-def prepare(files: CaseFiles, predictor: Any) -> Case:
+def prepare(files: CaseFiles, predictor: Any) -> PreparedCase:
     """Reads and preprocesses a case as nnU-Net does to predict it.
 
     Args:
@@ -108,19 +107,16 @@ def prepare(files: CaseFiles, predictor: Any) -> Case:
         predictor: nnU-Net's predictor of the model.
 
     Raises:
-        SelfRegError: A file cannot be read, or image and reference do not fit.
+        SelfRegError: A file cannot be read, or image, reference and model do not fit.
     """
     configuration, plans = predictor.configuration_manager, predictor.plans_manager
     description, reader = predictor.dataset_json, plans.image_reader_writer_class()
-    preprocessor = configuration.preprocessor_class(verbose=False)
     try:
         data, properties = reader.read_images([str(path) for path in files.images])
         labels = None if files.label is None else reader.read_seg(str(files.label))[0]
-        _check_channels(files.name, len(data), len(description["channel_names"]))
-        if labels is not None:
-            _check_labels(files.name, labels, description["labels"])
+        _check(files.name, data, labels, description)
         with redirect_stdout(StringIO()):
-            data, labels, properties = preprocessor.run_case_npy(
+            data, labels, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
                 data, labels, properties, plans, configuration, description
             )
     except SelfRegError:
@@ -129,31 +125,30 @@ def prepare(files: CaseFiles, predictor: Any) -> Case:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "unreadable")
         raise SelfRegError(f"case {files.name} cannot be preprocessed: {reason}") from None
     patch_size = configuration.patch_size
-
-    def padded(array: Any) -> Tensor:
-        image: Tensor = pad_nd_image(torch.as_tensor(array), patch_size, "constant", {"value": 0})
-        return image
-
-    image = padded(data)
+    image, labels = (
+        None if array is None else pad_nd_image(torch.as_tensor(array), patch_size, "constant", {"value": 0})
+        for array in (data, None if files.label is None else labels)
+    )
     spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
     spacing[-len(configuration.spacing) :] = configuration.spacing
-    return Case(
+    return PreparedCase(
         files.name,
         image.float(),
-        None if files.label is None else padded(labels)[0],
+        None if labels is None else labels[0],
         predictor._internal_get_sliding_window_slicers(image.shape[1:]),
         tuple(float(size) for size in spacing[-len(patch_size) :]),
     )
 
 
-def _check_channels(case: str, found: int, channels: int) -> None:
-    if found != channels:
-        raise SelfRegError(f"case {case} has {found} image channel{'s' * (found != 1)}; the model takes {channels}")
-
-
-def _check_labels(case: str, labels: NDArray[Any], described: Mapping[str, Any]) -> None:
-    known = np.unique(np.concatenate([np.atleast_1d(value) for value in described.values()]))
-    unknown = np.setdiff1d(labels, known)
+def _check(case: str, image: Any, labels: Any, description: dict[str, Any]) -> None:
+    """Refuses an image or a reference that nnU-Net would take, but of which the model knows nothing."""
+    channels = len(description["channel_names"])
+    if len(image) != channels:
+        raise SelfRegError(
+            f"case {case} has {len(image)} image channel{'s' * (len(image) != 1)}; the model takes {channels}"
+        )
+    known = np.unique(np.concatenate([np.atleast_1d(value) for value in description["labels"].values()]))
+    unknown = np.setdiff1d([] if labels is None else labels, known)
     if len(unknown):
         found, expected = (", ".join(f"{value:g}" for value in values) for values in (unknown, known))
         raise SelfRegError(f"the reference of case {case} holds {found}; the model's dataset.json knows {expected}")

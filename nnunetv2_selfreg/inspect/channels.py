@@ -3,6 +3,8 @@
 Effective rank: Roy and Vetterli, The effective rank: a measure of effective dimensionality, EUSIPCO 2007, pp. 606-610.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -47,25 +49,48 @@ class Moments:
         return np.clip(covariance / np.outer(spread, spread), -1, 1)
 
 
-def constant_channels(correlation: Floats) -> int:
-    """The number of channels that do not vary over space, given the correlation matrix `(C, C)`."""
-    return int(np.isnan(correlation.diagonal()).sum())
+class RunningMean:
+    """The mean of arrays of one shape, entry by entry over those that are not NaN; the arrays are not kept."""
+
+    def __init__(self) -> None:
+        self._sum: Any = 0.0
+        self._count: Any = 0
+
+    def add(self, array: Floats) -> None:
+        """Adds one array."""
+        self._sum = self._sum + np.nan_to_num(array)
+        self._count = self._count + ~np.isnan(array)
+
+    def value(self) -> Floats:
+        """The mean; NaN where every array had NaN."""
+        return np.where(self._count > 0, self._sum / np.maximum(self._count, 1), np.nan)
 
 
-def redundancy(correlation: Floats) -> float | None:
-    """Mean absolute off-diagonal correlation, 0 to 1; None with fewer than two channels that vary.
+def channel_measures(correlation: Floats, ranking: NDArray[np.int64]) -> dict[str, float]:
+    """What is measured of a stage's channels in one case, by name; NaN for what does not exist.
 
     Args:
-        correlation: `(C, C)`, NaN for constant channels, which are left out.
+        correlation: `(C, C)`, NaN for constant channels.
+        ranking: The channels from the most to the least important, `(C,)`.
     """
+    rank = effective_rank(correlation)
+    return {
+        "redundancy": redundancy(correlation),
+        "effective_rank": rank,
+        "effective_rank_share": rank / len(correlation),
+        "partner_correlation": partner_correlation(correlation, ranking),
+        "constant_channels": float(np.isnan(correlation.diagonal()).sum()),
+    }
+
+
+def redundancy(correlation: Floats) -> float:
+    """Mean absolute off-diagonal correlation, 0 to 1, of the channels that vary; NaN with fewer than two of them."""
     varying = _varying(correlation)
     channels = len(varying)
-    if channels < 2:
-        return None
-    return float((np.abs(varying).sum() - channels) / (channels * (channels - 1)))
+    return float((np.abs(varying).sum() - channels) / (channels * (channels - 1))) if channels > 1 else np.nan
 
 
-def effective_rank(correlation: Floats) -> float | None:
+def effective_rank(correlation: Floats) -> float:
     """The effective rank of the standardised channels, 1 to C: the exponential of the entropy of their singular values.
 
     The singular values of the matrix of channels by voxels, each channel with mean 0 and variance 1, are the square
@@ -75,18 +100,18 @@ def effective_rank(correlation: Floats) -> float | None:
         correlation: `(C, C)`, NaN for constant channels, which are left out.
 
     Returns:
-        The rank, or None when no channel varies.
+        The rank; NaN when no channel varies.
     """
     varying = _varying(correlation)
     if not len(varying):
-        return None
+        return np.nan
     values = np.sqrt(np.linalg.eigvalsh(varying).clip(0))
     shares = values[values > 0] / values.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def partner_correlation(correlation: Floats, ranking: NDArray[np.int64]) -> float | None:
-    """Mean correlation of the channel pairs that IFD compares, rank i and rank i + C/2; None when no such pair varies.
+def partner_correlation(correlation: Floats, ranking: NDArray[np.int64]) -> float:
+    """Mean correlation of the channel pairs that IFD compares, rank i and rank i + C/2; NaN when no such pair varies.
 
     Args:
         correlation: `(C, C)`, NaN for constant channels.
@@ -95,7 +120,7 @@ def partner_correlation(correlation: Floats, ranking: NDArray[np.int64]) -> floa
     half = len(ranking) // 2
     pairs = correlation[ranking[:half], ranking[len(ranking) - half :]]
     pairs = pairs[~np.isnan(pairs)]
-    return float(pairs.mean()) if len(pairs) else None
+    return float(pairs.mean()) if len(pairs) else np.nan
 
 
 def _varying(correlation: Floats) -> Floats:

@@ -5,6 +5,8 @@ via Gradient-Weighted Class Activation Mapping, AAAI 2020: the score that is exp
 over a set of voxels.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from captum.attr import LayerGradCam
@@ -13,6 +15,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+class GradCamView(NamedTuple):
+    """Grad-CAM of one class in one slice of one case.
+
+    Attributes:
+        place: Which slice it is; empty where the image has only one.
+        image: `(rows, columns)` grey or `(rows, columns, 3)` RGB, 0 to 1.
+        reference: Where the class is, bool `(rows, columns)`; None without references.
+        prediction: Where the network sees it, bool `(rows, columns)`.
+        heat: By stage, the map over its mean in the patch, `(rows, columns)`; None for a map without mass.
+        area: The class's share of the patch, 0 to 1.
+        size: Rows and columns in the image's unit of length.
+    """
+
+    place: str
+    image: NDArray[np.float32]
+    reference: NDArray[np.bool_] | None
+    prediction: NDArray[np.bool_]
+    heat: dict[str, NDArray[np.float32] | None]
+    area: float
+    size: tuple[float, float]
 
 
 def grad_cam(network: nn.Module, stage: nn.Module, patch: Tensor, head: int, mask: Tensor) -> Tensor:
@@ -38,8 +62,8 @@ def grad_cam(network: nn.Module, stage: nn.Module, patch: Tensor, head: int, mas
     return functional.interpolate(attribution, size=grid, mode=INTERPOLATION[len(grid)], align_corners=False)[0, 0]
 
 
-def in_class_share(heat: NDArray[np.float32], mask: NDArray[np.bool_], counted: NDArray[np.bool_]) -> float | None:
-    """The share of a map's mass that lies inside the class, 0 to 1; None for a map without mass.
+def in_class_share(heat: NDArray[np.float32], mask: NDArray[np.bool_], counted: NDArray[np.bool_]) -> float:
+    """The share of a map's mass that lies inside the class, 0 to 1; NaN for a map without mass.
 
     Args:
         heat: The map, at least 0.
@@ -47,4 +71,14 @@ def in_class_share(heat: NDArray[np.float32], mask: NDArray[np.bool_], counted: 
         counted: Where the reference says anything at all, the same shape.
     """
     total = heat[counted].sum(dtype=np.float64)
-    return float(heat[mask & counted].sum(dtype=np.float64) / total) if total > 0 else None
+    return float(heat[mask & counted].sum(dtype=np.float64) / total) if total > 0 else np.nan
+
+
+def telling_slices(areas: NDArray[np.int64]) -> list[int]:
+    """The slice that shows most of a class, and those at a third and at two thirds of the slices that show it.
+
+    Args:
+        areas: How many voxels each slice shows, at least one of them more than 0.
+    """
+    showing = np.flatnonzero(areas)
+    return sorted({int(areas.argmax()), int(showing[len(showing) // 3]), int(showing[2 * len(showing) // 3])})

@@ -1,22 +1,20 @@
-"""A trained model as the inspection needs it: its network's stages, its classes and its training log."""
+"""A trained model as the inspection needs it: its network's stages, its terms, its classes and its training log."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_selfreg.checkpoints import load_checkpoint
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.prediction import load_predictor
-from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import StageTaps, named_stages
-
-MODEL_FILES = ("plans.json", "dataset.json")
-LOGGED = ("scr", "ifd", "selfreg_share", "mean_fg_dice", "ema_fg_dice")
+from nnunetv2_selfreg.model_folder import ModelFolder, load_checkpoint
+from nnunetv2_selfreg.settings import KEY, STAGES, SelfRegSettings
+from nnunetv2_selfreg.taps import ChosenStages, choose_students, named_stages
+from nnunetv2_selfreg.terms import BUILT_IN, SHARE, Term
 
 
 @dataclass(frozen=True)
@@ -35,35 +33,55 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained model.
+class InspectedModel:
+    """One fold of a trained model.
 
     Attributes:
-        name: Its folder's name, `TRAINER__PLANS__CONFIGURATION`.
-        dataset: The name of the folder around it.
+        folder: The model's folder.
         fold: The fold, without `fold_`.
         epochs: How many epochs the checkpoint was trained.
         predictor: nnU-Net's predictor.
         stages: The network's stages by name, in the order of the forward pass.
+        chosen: The students and the teacher that the plans name.
+        terms: The terms to measure: the built-in ones and those of the model's trainer.
         targets: The foreground classes or regions.
-        students: What SelfReg regularises with the settings of the plans: stages, or first blocks of stages as well.
         logging: Values per epoch by name, as far as the training logged them.
     """
 
-    name: str
-    dataset: str
+    folder: ModelFolder
     fold: str
     epochs: int
     predictor: Any
     stages: dict[str, nn.Module]
+    chosen: ChosenStages
+    terms: Sequence[Term]
     targets: Sequence[Target]
-    students: dict[str, nn.Module]
     logging: dict[str, list[float]]
 
     @property
-    def final(self) -> str:
-        """The teacher's name: the last decoder stage."""
-        return list(self.stages)[-1]
+    def name(self) -> str:
+        """`TRAINER__PLANS__CONFIGURATION`."""
+        return self.folder.name
+
+    @property
+    def students(self) -> dict[str, nn.Module]:
+        """The students by name, the encoder's and then the decoder's."""
+        return self.chosen.encoder | self.chosen.decoder
+
+    @property
+    def channels(self) -> int:
+        """How many channels an image has."""
+        return len(self.predictor.dataset_json["channel_names"])
+
+    @property
+    def is_natural(self) -> bool:
+        """Whether the images are pictures such as PNG, whose channels lie in one file."""
+        return self.predictor.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the images are pictures with three colours."""
+        return self.is_natural and self.channels == 3
 
     def maps(self, patch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Runs the network on one patch, in evaluation mode and without mirroring.
@@ -73,6 +91,9 @@ class Model:
 
         Returns:
             The logits, `(heads, *spatial)`, and the map of each stage and student, `(1, C, *spatial)`, by name.
+
+        Raises:
+            SelfRegError: A map is not finite.
         """
         maps: dict[str, Tensor] = {}
         tapped = self.stages | self.students
@@ -104,11 +125,11 @@ class Model:
         return torch.zeros_like(labels, dtype=torch.bool) if label is None else labels == label
 
 
-def open_model(folder: Path, fold: str | None, checkpoint: str, device: str) -> Model:
+def open_model(path: Path, fold: str | None, checkpoint: str, device: str) -> InspectedModel:
     """Loads one fold of a model folder.
 
     Args:
-        folder: `nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION`.
+        path: `nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION`.
         fold: Its name (`0`, `all`); the first that has the checkpoint when left out.
         checkpoint: The checkpoint's file name.
         device: Where to run the network.
@@ -116,61 +137,55 @@ def open_model(folder: Path, fold: str | None, checkpoint: str, device: str) -> 
     Raises:
         SelfRegError: The folder is no model with that checkpoint, or its network has no stages to look at.
     """
-    folder = folder.resolve()
-    path = _checkpoint(folder, fold, checkpoint)
-    predictor = load_predictor(folder, path, device)
-    configuration = predictor.configuration_manager
-    if configuration.previous_stage_name is not None:
-        raise SelfRegError(
-            f"{folder.name} also takes the prediction of {configuration.previous_stage_name}; inspect that one instead"
-        )
+    folder = ModelFolder.open(path)
+    if previous := folder.resolved.get("previous_stage"):
+        raise SelfRegError(f"{folder.name} also takes the prediction of {previous}; inspect that one instead")
+    chosen_fold = fold or next(iter(folder.folds(checkpoint)), None)
+    ((name, file),) = folder.checkpoints([chosen_fold] if chosen_fold else None, checkpoint).items()
+    predictor = folder.predictor(file, device)
     network = predictor.network.eval().requires_grad_(False)
-    encoder, decoder = named_stages(network, "encoder"), named_stages(network, "decoder")
-    settings = SelfRegSettings.from_plans(configuration.configuration)
-    taps = StageTaps(network, settings.taps, settings.encoder_stages, settings.decoder_stages)
-    taps.remove()
-    content = load_checkpoint(path)
+    terms = tuple({term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}.values())
+    content = load_checkpoint(file)
     logging = content.get("logging") or {}
-    return Model(
-        name=folder.name,
-        dataset=folder.parent.name,
-        fold=path.parent.name.removeprefix("fold_"),
+    logged = [*(term.name for term in terms), SHARE, "mean_fg_dice", "ema_fg_dice"]
+    return InspectedModel(
+        folder=folder,
+        fold=name,
         epochs=int(content.get("current_epoch", 0)),
         predictor=predictor,
-        stages=encoder | decoder,
+        stages=named_stages(network, "encoder") | named_stages(network, "decoder"),
+        chosen=choose_students(network, folder.settings or _settings_without_training(folder)),
+        terms=terms,
         targets=_targets(predictor),
-        students=taps.encoder | taps.decoder,
-        logging={name: [float(value) for value in logging[name]] for name in LOGGED if logging.get(name)},
+        logging={name: [float(value) for value in logging[name]] for name in logged if logging.get(name)},
     )
 
 
-def common_fold(folders: Sequence[Path], checkpoint: str) -> str | None:
+def common_fold(paths: Sequence[Path], checkpoint: str) -> str | None:
     """The first fold for which every one of the models has the checkpoint; None when a model has it for no fold.
 
     Raises:
         SelfRegError: Each has some, but none in common, or a folder is no model.
     """
-    each = [_folds(folder.resolve(), checkpoint) for folder in folders]
-    if not all(each):
-        return None
+    each = [ModelFolder.open(path).folds(checkpoint) for path in paths]
     common = [fold for fold in each[0] if all(fold in folds for folds in each)]
-    if not common:
-        names = " and ".join(str(folder) for folder in folders)
+    if all(each) and not common:
+        names = " and ".join(str(path) for path in paths)
         has = " and ".join(", ".join(folds) for folds in each)
         raise SelfRegError(
             f"{names} have no fold with a {checkpoint} in common ({has}); train one that both have and name it with -f"
         )
-    return common[0]
+    return common[0] if common else None
 
 
-def check_comparable(first: Model, second: Model) -> None:
-    """Refuses two models whose figures have no common rows.
+def check_comparable(first: InspectedModel, second: InspectedModel) -> None:
+    """Refuses two models that cannot stand in one table.
 
     Raises:
         SelfRegError: They differ in classes, image channels or stages.
     """
     for what, one, other in (
-        ("classes", _described(first), _described(second)),
+        ("classes", *(", ".join(f"{t.name} {list(t.labels)}" for t in model.targets) for model in (first, second))),
         ("image channels", *(model.predictor.dataset_json["channel_names"] for model in (first, second))),
         ("stages", list(first.stages), list(second.stages)),
     ):
@@ -180,40 +195,34 @@ def check_comparable(first: Model, second: Model) -> None:
             )
 
 
-def _described(model: Model) -> str:
-    return ", ".join(f"{target.name} {list(target.labels)}" for target in model.targets)
+def short(stage: str) -> str:
+    """A stage's name on an axis: E0 for encoder.stages.0, D0 for decoder.stages.0; other modules keep their names."""
+    part, *middle, number = stage.split(".")
+    return f"{part[0].upper()}{number}" if middle == ["stages"] else stage
 
 
-def _checkpoint(folder: Path, fold: str | None, checkpoint: str) -> Path:
-    folds = _folds(folder, checkpoint)
-    if folds if fold is None else fold in folds:
-        return folder / f"fold_{fold or folds[0]}" / checkpoint
-    where = "no fold" if fold is None else f"no fold_{fold}"
-    raise SelfRegError(f"{folder} has {where} with a {checkpoint}; choose another fold with -f or checkpoint with -chk")
+def places(stages: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Each stage's row and column: the encoder above, the decoder's stage of the same resolution below."""
+    parts = [[stage for stage in stages if stage.startswith(part)] for part in ("encoder", "decoder")]
+    parts[1].reverse()
+    return {stage: (row, column) for row, part in enumerate(parts) for column, stage in enumerate(part)}
 
 
-def _folds(folder: Path, checkpoint: str) -> list[str]:
-    """A model's folds that have the checkpoint."""
-    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
-    if missing:
-        raise SelfRegError(
-            f"{folder} is not a model folder, it has no {missing[0]}; "
-            "give nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
-        )
-    folds = sorted(folder.glob("fold_*"), key=lambda path: (len(path.name), path.name))
-    return [path.name.removeprefix("fold_") for path in folds if (path / checkpoint).is_file()]
+def _settings_without_training(folder: ModelFolder) -> SelfRegSettings:
+    """The students that SelfReg would have with these plans; a stock model's weights may be of any term."""
+    given = folder.resolved.get(KEY, {})
+    return SelfRegSettings.from_plans({KEY: {name: given[name] for name in ("taps", *STAGES) if name in given}})
 
 
 def _targets(predictor: Any) -> list[Target]:
     manager = predictor.label_manager
-    heads = manager.foreground_regions if manager.has_regions else manager.all_labels
-    targets = []
+    targets: list[Target] = []
     for name, value in predictor.dataset_json["labels"].items():
-        region = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-        if name == "ignore" or set(region) == {0}:
-            continue
-        key = (region if isinstance(value, (list, tuple)) else value) if manager.has_regions else int(region[0])
-        targets.append(Target(name, list(heads).index(key), tuple(int(label) for label in region)))
+        labels = tuple(int(label) for label in np.atleast_1d(value))
+        if name != "ignore" and set(labels) != {0}:
+            # nnU-Net's heads are the regions in this order, or else all labels with the background
+            head = len(targets) if manager.has_regions else manager.all_labels.index(labels[0])
+            targets.append(Target(name, head, labels))
     return targets
 
 

@@ -1,68 +1,158 @@
-"""The report's files: one HTML page that holds its pictures, the pictures themselves, and all figures as JSON."""
+"""The report's folder: one HTML page that holds its plots, the plots themselves, and all values as JSON."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import style
+from matplotlib.figure import Figure
 
-from nnunetv2_selfreg.inspect.compare import compare, summarise, with_class_means
-from nnunetv2_selfreg.inspect.figures import draw_all
-from nnunetv2_selfreg.inspect.measure import Inspection
-from nnunetv2_selfreg.inspect.output import MADE_BY, NUMBERS, PAGE, PICTURES
-from nnunetv2_selfreg.inspect.page import as_html
+from nnunetv2_selfreg import __version__
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import write_json, write_text
+from nnunetv2_selfreg.inspect import tables
+from nnunetv2_selfreg.inspect.findings import findings
+from nnunetv2_selfreg.inspect.maps import draw_grad_cam, draw_similarity
+from nnunetv2_selfreg.inspect.measure import PATCHES_PER_CLASS, Inspection
+from nnunetv2_selfreg.inspect.plots import (
+    draw_differences,
+    draw_in_class_share,
+    draw_measures,
+    draw_ranking,
+    draw_training,
+)
+from nnunetv2_selfreg.inspect.values import IN_CLASS, KEYS, STUDENTS, differences, summarise, with_class_means
+from nnunetv2_selfreg.terms import SHARE
+
+MADE_BY = "nnUNetv2_selfreg inspect"
+PAGE, VALUES, PLOTS = "report.html", "values.json", "plots"
+OLD_VALUES, OLD_PLOTS = "figures.json", "figures"  # until 0.1.0
 
 
-def write_report(
-    folder: Path, inspections: Sequence[Inspection], settings: Mapping[str, Any], versions: Mapping[str, str], unit: str
-) -> None:
-    """Writes `report.html`, `figures/*.png` and `figures.json` into an empty folder.
+def may_replace(folder: Path, overwrite: bool) -> bool:
+    """Whether a folder that is there may be replaced.
+
+    Raises:
+        SelfRegError: It may not, or it holds anything but a report.
+    """
+    if not overwrite:
+        raise SelfRegError(f"-o {folder} exists already; name another, or replace a report with --overwrite")
+    if not any(_is_report(folder, *names) for names in ((VALUES, PLOTS), (OLD_VALUES, OLD_PLOTS))):
+        raise SelfRegError(
+            f"-o {folder} is not a report and nothing else, so --overwrite leaves it alone; name another"
+        )
+    return True
+
+
+def write_report(folder: Path, inspections: Sequence[Inspection], settings: Mapping[str, Any]) -> None:
+    """Writes `report.html`, `plots/*.png` and `values.json` into an empty folder.
 
     Args:
         folder: Where to.
         inspections: One model, or the two of a comparison.
         settings: What was asked for, by name.
-        versions: Of the packages, by name.
-        unit: The images' unit of length.
     """
-    (folder / PICTURES).mkdir()
+    values = pd.concat([inspection.values for inspection in inspections], ignore_index=True)
+    paired = values.iloc[:0]
+    if len(inspections) == 2:
+        # the mean over all students says something only where both models have the same
+        first, second = (list(inspection.model.students) for inspection in inspections)
+        paired = differences(values, () if first == second else (STUDENTS,))
+    versions = {"nnunetv2-selfreg": __version__}
+    versions |= {name: version(name) for name in ("nnunetv2", "torch", "captum")}
+    (folder / PLOTS).mkdir()
+    pictures = {}
     # nnU-Net's own plot changes the global style
     with style.context("default"):
-        figures = draw_all(inspections, unit)
-        for name, figure in figures.items():
-            figure.savefig(folder / PICTURES / f"{name}.png", dpi=200)
-    content = as_json(inspections, settings, versions)
-    (folder / NUMBERS).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    pictures = {name: (folder / PICTURES / f"{name}.png").read_bytes() for name in figures}
-    (folder / PAGE).write_text(as_html(inspections, content, pictures), encoding="utf-8")
-
-
-def as_json(
-    inspections: Sequence[Inspection], settings: Mapping[str, Any], versions: Mapping[str, str]
-) -> dict[str, Any]:
-    """Every figure of the report, by case and summarised."""
-    content: dict[str, Any] = {
+        for name, plot in _plots(inspections, values, paired).items():
+            plot.savefig(folder / PLOTS / f"{name}.png", dpi=200)
+            pictures[name] = base64.b64encode((folder / PLOTS / f"{name}.png").read_bytes()).decode("ascii")
+    content = {
         "made_by": MADE_BY,
-        "versions": dict(versions),
+        "versions": versions,
         "settings": dict(settings),
         "cases": list(inspections[0].patches),
         "classes": [target.name for target in inspections[0].model.targets],
-        "models": [_model_json(inspection) for inspection in inspections],
+        "models": [_as_json(inspection) for inspection in inspections],
     }
     if len(inspections) == 2:
-        content["differences"] = [
-            key._asdict() | difference._asdict() for key, difference in compare(*inspections).items()
-        ]
-    return content
+        content["differences"] = _records(paired, "higher")
+    write_json(folder / VALUES, content, indent=1)
+    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True)
+    page = pages.get_template("report.html.jinja").render(
+        inspections=inspections,
+        settings=settings,
+        cases=content["cases"],
+        versions=versions,
+        patches_per_class=PATCHES_PER_CLASS,
+        findings=findings(inspections, summarise(paired), tables.compared(inspections)),
+        terms=tables.term_titles(inspections).values(),
+        models=tables.models_table(inspections),
+        shares=tables.share_table(inspections, values),
+        channels=tables.channels_table(inspections, values),
+        losses=tables.losses_table(inspections, values),
+        differences=tables.differences_table(inspections, paired),
+        pictures=pictures,
+    )
+    write_text(folder / PAGE, page)
 
 
-def _model_json(inspection: Inspection) -> dict[str, Any]:
+def _is_report(folder: Path, values: str, plots: str) -> bool:
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} != {PAGE, values, plots}:
+        return False
+    if not (folder / plots).is_dir() or any(path.suffix != ".png" for path in (folder / plots).iterdir()):
+        return False
+    try:
+        content = json.loads((folder / values).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("made_by") == MADE_BY
+
+
+def _plots(inspections: Sequence[Inspection], values: pd.DataFrame, paired: pd.DataFrame) -> dict[str, Figure]:
+    """All plots by file name without suffix, in the order of the report."""
+    terms = tables.term_titles(inspections)
+    # without references a class may be predicted by one of the models only
+    views = sorted(set().union(*(inspection.views for inspection in inspections)))
+    plots = {f"grad_cam_{number:02d}": draw_grad_cam(inspections, which) for number, which in enumerate(views)}
+    is_seen = (values["measure"] == IN_CLASS).any()
+    if is_seen:
+        plots["in_class_share"] = draw_in_class_share(inspections, values)
+    plots["channel_similarity"] = draw_similarity(inspections)
+    labels = {
+        "redundancy": "redundancy: mean absolute\noff-diagonal correlation",
+        "effective_rank_share": "effective rank\nover the number of channels",
+        "partner_correlation": "mean correlation of the\nchannel pairs that IFD compares",
+    }
+    plots["channels"] = draw_measures(inspections, values, labels)
+    plots["losses"] = draw_measures(
+        inspections, values, {name: f"{title},\nunweighted" for name, title in terms.items()}
+    )
+    plots["ranking"] = draw_ranking(inspections)
+    if any(inspection.model.logging for inspection in inspections):
+        labels = {name: f"{title}, mean over\nthe epoch, unweighted" for name, title in terms.items()}
+        labels[SHARE] = "share of the weighted\nterms in the loss [%]"
+        labels["mean_fg_dice"] = "pseudo Dice, mean of\nthe foreground classes"
+        plots["training"] = draw_training(inspections, labels)
+    if len(inspections) == 2:
+        labels = {IN_CLASS: "in-class share,\nmean of the classes"} if is_seen else {}
+        labels |= {"redundancy": "redundancy", "effective_rank_share": "effective rank\nover channels", **terms}
+        plots["differences"] = draw_differences(inspections, paired, labels)
+    return plots
+
+
+def _as_json(inspection: Inspection) -> dict[str, Any]:
+    """Every value of one model, by case and summarised."""
     model = inspection.model
     return {
         "name": model.name,
-        "dataset": model.dataset,
+        "dataset": model.folder.dataset,
         "fold": model.fold,
         "epochs": model.epochs,
         "patches": inspection.patches,
@@ -77,11 +167,22 @@ def _model_json(inspection: Inspection) -> dict[str, Any]:
             }
             for stage in model.stages
         ],
-        "figures": [
-            key._asdict() | summarise(by_case)._asdict() | {"by_case": by_case}
-            for key, by_case in with_class_means(inspection.values).items()
-        ],
+        "values": _records(with_class_means(inspection.values), "missing"),
         "logging": {
             name: [value if np.isfinite(value) else None for value in values] for name, values in model.logging.items()
         },
     }
+
+
+def _records(values: pd.DataFrame, counted: str) -> list[dict[str, Any]]:
+    """Each measure, stage and class with its summary and its values by case; None where there is none."""
+    summary = summarise(values)[[*KEYS, "mean", "sd", "cases", counted]]
+    by_case = {key: group.set_index("case")["value"] for key, group in values.groupby(KEYS)}
+    return [
+        row | {"by_case": _or_none(by_case[row["measure"], row["stage"], row["class"]]).to_dict()}
+        for row in _or_none(summary).to_dict("records")
+    ]
+
+
+def _or_none(values: Any) -> Any:
+    return values.astype(object).where(values.notna(), None)
