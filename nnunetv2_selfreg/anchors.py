@@ -1,4 +1,4 @@
-"""Anchors: a loss that is computed after the forward pass gives a map of its middle a gradient when its turn comes."""
+"""Anchors: the places in the backward pass where feature maps get the gradient of their regularisation terms."""
 
 from typing import Any, Protocol
 
@@ -7,8 +7,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-class Term(Protocol):
-    """A loss of one feature map."""
+class StageLoss(Protocol):
+    """A loss of one feature map that works out its own gradient.
+
+    Attributes:
+        value: The loss, a scalar without a graph.
+    """
 
     value: Tensor
 
@@ -24,33 +28,35 @@ class Term(Protocol):
 
 
 class Anchor:
-    """Where in the backward pass a feature map gets the gradient of losses that are not known yet.
+    """Gives one feature map the gradient of its losses when the backward pass arrives at that map.
 
-    Autograd runs what was recorded last first. Losses of all maps, recorded at the end, make all their gradients when
-    the backward pass begins and every activation is still held: they raise the peak of a training's memory. An anchor
-    is recorded right behind its map, so that the gradient is made when the backward pass arrives there.
+    The losses of all maps are known only when the forward pass is over. If they were part of the graph there, autograd
+    would work out all their gradients at the start of the backward pass, while it still holds every activation: the
+    peak of a training's memory would rise. So each map gets an anchor as soon as it is made: a scalar 0 that depends on
+    the map. The zeros are added to the training loss. Autograd goes through the graph from its newest operation to its
+    oldest, so it calls the anchor just before the map's own backward pass, and only then is the gradient made.
 
     Args:
         feature: The map, `(B, C, *spatial)`.
 
     Attributes:
-        zero: A scalar 0 to add to the loss: the way by which the backward pass arrives.
+        zero: The scalar 0 to add to the training loss.
     """
 
     def __init__(self, feature: Tensor) -> None:
-        self._terms: list[tuple[float, Term]] = []
-        self.zero: Tensor = _Anchored.apply(feature, self._terms)  # type: ignore[no-untyped-call]
+        self._losses: list[tuple[float, StageLoss]] = []
+        self.zero: Tensor = _Anchored.apply(feature, self._losses)  # type: ignore[no-untyped-call]
 
-    def add(self, term: Term, weight: float) -> None:
-        """Gives the map the gradient of `weight` times the term."""
-        self._terms.append((weight, term))
+    def add(self, loss: StageLoss, weight: float) -> None:
+        """Gives the map the gradient of `weight` times the loss."""
+        self._losses.append((weight, loss))
 
 
 class _Anchored(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, feature: Tensor, terms: list[tuple[float, Term]]) -> Tensor:
+    def forward(ctx: Any, feature: Tensor, losses: list[tuple[float, StageLoss]]) -> Tensor:
         ctx.save_for_backward(feature)
-        ctx.terms = terms
+        ctx.losses = losses
         return feature.new_zeros((), dtype=accumulation_dtype(feature))
 
     @staticmethod
@@ -58,8 +64,8 @@ class _Anchored(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
         (feature,) = ctx.saved_tensors
         buffer = None
-        for weight, term in ctx.terms:
-            buffer = term.gradient(feature, weight, grad, buffer)
+        for weight, loss in ctx.losses:
+            buffer = loss.gradient(feature, weight, grad, buffer)
         return None if buffer is None else buffer.to(feature.dtype), None
 
 

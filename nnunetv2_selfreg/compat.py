@@ -4,52 +4,67 @@ import inspect
 import os
 from importlib.metadata import version
 from os.path import join
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nnunetv2
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from packaging.version import Version
 from torch import nn
 
 from nnunetv2_selfreg.errors import SelfRegError
 
+if TYPE_CHECKING:  # nnU-Net takes seconds to import: only what needs it does
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
 OLDEST_NNUNET = "2.6.0"
-STOCK_FOLDER, STOCK_MODULE = join(nnunetv2.__path__[0], "training", "nnUNetTrainer"), "nnunetv2.training.nnUNetTrainer"
 
 
-def check_nnunet(found: str) -> None:
+def check_nnunet(found: str | None = None) -> None:
     """Refuses an nnU-Net that is too old; a pre-release counts as the release that it leads to.
+
+    Args:
+        found: The version; that of the installed nnU-Net when left out.
 
     Raises:
         SelfRegError: It is older than `OLDEST_NNUNET`.
     """
+    found = found or version("nnunetv2")
     if Version(Version(found).base_version) < Version(OLDEST_NNUNET):
         raise SelfRegError(f"SelfReg: nnU-Net {found} is not supported; pip install 'nnunetv2>={OLDEST_NNUNET}'")
 
 
-check_nnunet(version("nnunetv2"))
+def find_variant(name: str) -> "type[nnUNetTrainer] | None":
+    """Finds one of nnU-Net's own trainers by name: the default, or a variant; None if there is none."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    return nnUNetTrainer if name == nnUNetTrainer.__name__ else _find_in_nnunet(name, "variants")
 
 
-def find_nnunet_trainer(name: str) -> type[nnUNetTrainer] | None:
-    """Finds a trainer class where nnU-Net looks for it: in its own trainer folder, and in `nnUNet_extTrainer`.
+def find_nnunet_trainer(name: str) -> "type[nnUNetTrainer] | None":
+    """Finds a trainer where nnU-Net looks for it: in its own trainer folder and in `nnUNet_extTrainer`.
+
+    nnU-Net's other sub-packages come last: importing them takes seconds, and fails where torchvision does not fit.
 
     Returns:
         The class; None if there is none of this name.
     """
-    if name == nnUNetTrainer.__name__:
-        return nnUNetTrainer
-    # nnU-Net's other sub-packages come last: importing them takes seconds, and fails where torchvision does not fit
-    return (
-        recursive_find_python_class(join(STOCK_FOLDER, "variants"), name, f"{STOCK_MODULE}.variants")
-        or find_external_trainer(name)
-        or recursive_find_python_class(STOCK_FOLDER, name, STOCK_MODULE)
+    return find_variant(name) or find_external_trainer(name) or _find_in_nnunet(name)
+
+
+def _find_in_nnunet(name: str, *sub_package: str) -> "type[nnUNetTrainer] | None":
+    import nnunetv2
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    place = ["training", "nnUNetTrainer", *sub_package]
+    found: type[nnUNetTrainer] | None = recursive_find_python_class(
+        join(nnunetv2.__path__[0], *place), name, ".".join(["nnunetv2", *place])
     )
+    return found
 
 
-def find_external_trainer(name: str) -> type[nnUNetTrainer] | None:
+def find_external_trainer(name: str) -> "type[nnUNetTrainer] | None":
     """Finds a trainer class in the folders of `nnUNet_extTrainer`, which nnU-Net reads since 2.8."""
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
     parameters = inspect.signature(recursive_find_python_class).parameters
     if "cleanup_imports_from_base_folder" not in parameters:
         return None
@@ -64,7 +79,7 @@ def find_external_trainer(name: str) -> type[nnUNetTrainer] | None:
 
 
 def build_network(
-    trainer: type[nnUNetTrainer], plans: Any, configuration: Any, channels: int, heads: int, deep_supervision: bool
+    trainer: "type[nnUNetTrainer]", plans: Any, configuration: Any, channels: int, heads: int, deep_supervision: bool
 ) -> nn.Module:
     """Builds a trainer's network; the signature of nnU-Net's method changed in 2.7.
 
@@ -99,3 +114,8 @@ def local_logging(logger: Any) -> dict[str, list[Any]]:
 def is_compiling() -> bool:
     """Whether `torch.compile` traces the code that asks; the public name is not in torch 2.1."""
     return bool(torch._dynamo.is_compiling())
+
+
+def in_backward() -> bool:
+    """Whether autograd's backward pass runs now."""
+    return bool(torch._C._current_graph_task_id() != -1)

@@ -1,24 +1,23 @@
-"""nnU-Net's loss plus the two SelfReg terms, and their running means."""
+"""nnU-Net's loss plus the weighted regularisation terms, and their running means."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_selfreg.anchors import Anchor, Term
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.losses import Consistency, Distillation, TeacherPyramid, draw_channels
 from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import StageTaps
-
-TERMS = ("scr", "ifd")
+from nnunetv2_selfreg.taps import StageTaps
+from nnunetv2_selfreg.terms import BUILT_IN, Step, Term
 
 
 class NonFinite(NamedTuple):
     """Feature maps that turned NaN or infinite.
 
     Attributes:
-        stages: Where it began; SCR alone cannot always tell a student from the teacher, and then names both.
+        stages: Where it began; a term that reads the teacher cannot always tell it from a student, and then both are
+            named.
         iteration: The training step, counted from 0.
         every_step: Whether no step at all was finite.
     """
@@ -29,7 +28,7 @@ class NonFinite(NamedTuple):
 
 
 class SelfRegCriterion(nn.Module):
-    """The training loss: `loss + lambda_scr * SCR + lambda_ifd * IFD`.
+    """The training loss: nnU-Net's plus the sum of the terms, each times its weight.
 
     Outside training the taps are empty and the value is nnU-Net's own loss. A term of weight 0 is not computed.
 
@@ -38,17 +37,30 @@ class SelfRegCriterion(nn.Module):
         taps: The taps on the network that makes `output`.
         settings: The weights.
         device: Where the features lie; channels are drawn there, by a generator of the criterion's own.
+        terms: The terms.
         seed: Seeds that generator, once: every process of a multi-GPU training draws the same channels.
+
+    Attributes:
+        settings: As given.
+        weights: The weights of the terms that are computed, by name. A subclass of a trainer may change them between
+            epochs.
     """
 
     def __init__(
-        self, loss: nn.Module, taps: StageTaps, settings: SelfRegSettings, device: torch.device, seed: int = 0
+        self,
+        loss: nn.Module,
+        taps: StageTaps,
+        settings: SelfRegSettings,
+        device: torch.device,
+        terms: Sequence[Term] = BUILT_IN,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.loss = loss
         self.taps = taps
         self.settings = settings
-        self.weights = {name: weight for name in TERMS if (weight := getattr(settings, f"lambda_{name}")) > 0}
+        self.terms = [term for term in terms if settings.weights[term.name] > 0]
+        self.weights = {term.name: settings.weights[term.name] for term in self.terms}
         self._generator = torch.Generator(device=device).manual_seed(seed)
         self._steps = 0
         self._first_bad: dict[str, Tensor] = {}
@@ -64,7 +76,7 @@ class SelfRegCriterion(nn.Module):
             The loss, a scalar.
 
         Raises:
-            SelfRegError: A training step whose forward pass filled no tap.
+            SelfRegError: A training step whose forward pass did not fill each tap once.
         """
         loss: Tensor = self.loss(output, target)
         features = self.taps.take()
@@ -72,19 +84,23 @@ class SelfRegCriterion(nn.Module):
             if loss.requires_grad:
                 raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
             return loss
-        maps, encoder = [*features.encoder, *features.decoder], len(features.encoder)
-        terms = self._terms(maps, features.final)
-        students = {name: torch.stack([term.value for term in each]) for name, each in terms.items()}
-        means = {name: _mean(name, losses, encoder) for name, losses in students.items()}
-        self._count({"loss": loss.detach().abs(), **means}, students)
+        students = [*features.encoder, *features.decoder]
+        step = Step(features.teacher, self._generator)
+        means, values = {}, {}
+        # in reverse, since IFD's gradient fills a whole map, to which SCR's adds in some channels
+        for term in reversed(self.terms):
+            stage_losses = [term.compute(student, step) for student in students]
+            values[term.name] = torch.stack([each.value for each in stage_losses])
+            means[term.name] = term.mean(values[term.name], len(features.encoder))
+            shares = term.student_weights(len(features.encoder), len(features.decoder))
+            for anchor, stage_loss, share in zip(features.anchors, stage_losses, shares, strict=True):
+                anchor.add(stage_loss, self.weights[term.name] * share)
+        step.pyramid.forget()
+        self._count({"loss": loss.detach().abs(), **means}, values)
+        # the values have no graph: the maps get their gradients by the anchors
         for name, mean in means.items():
             loss = loss + self.weights[name] * mean
-        # the values have no graph: the maps get their gradients by the anchors
-        anchors = features.anchors or [Anchor(feature) for feature in maps]
-        for name, each in terms.items():
-            for anchor, term, share in zip(anchors, each, _shares(name, len(maps), encoder), strict=True):
-                anchor.add(term, self.weights[name] * share)
-        return loss + torch.stack([anchor.zero for anchor in anchors]).sum()
+        return loss + torch.stack([anchor.zero for anchor in features.anchors]).sum()
 
     def take_means(self) -> dict[str, float]:
         """Means over the finite training steps since the last call: of the terms, and of the size of nnU-Net's loss.
@@ -101,39 +117,26 @@ class SelfRegCriterion(nn.Module):
 
     def non_finite(self) -> NonFinite | None:
         """Where feature maps were first not finite since the last `take_means`; None when they all were."""
-        names = [*self.taps.encoder, *self.taps.decoder]
-        seen = {}
-        for term, first_bad in self._first_bad.items():
-            steps = first_bad.tolist()
-            if any(step >= 0 for step in steps):
-                first = min(step for step in steps if step >= 0)
-                seen[term] = first, [name for name, step in zip(names, steps, strict=True) if step == first]
-        if not seen:
+        stages = self.taps.stages
+        names, teacher = [*stages.encoder, *stages.decoder], list(stages.teacher)
+        bad_steps = {term.name: self._first_bad[term.name].tolist() for term in self.terms if self._first_bad}
+        iteration = min((step for steps in bad_steps.values() for step in steps if step >= 0), default=None)
+        if iteration is None:
             return None
-        if "ifd" in seen and seen["ifd"][0] <= seen.get("scr", seen["ifd"])[0]:
-            iteration, stages = seen["ifd"]
-            stages = stages[:1]  # those after it in the forward pass only pass it on
-        else:
-            iteration, stages = seen["scr"]
-            if "ifd" in self.weights:  # which reads each student: they were finite, so the teacher was not
-                stages = list(self.taps.final)
-            elif stages == names:  # the first student, or the teacher that all are compared with
-                stages = [*stages[:1], *self.taps.final]
-        return NonFinite(stages, iteration, every_step=int(self._finite_steps) == 0)
-
-    def _terms(self, students: list[Tensor], final: Tensor) -> dict[str, list[Term]]:
-        """The terms of each student; one of weight 0 is left out."""
-        terms: dict[str, list[Term]] = {}
-        if "ifd" in self.weights:  # first, since its gradient fills a whole map, and the other adds to some channels
-            terms["ifd"] = [Distillation(student) for student in students]
-        if "scr" in self.weights:
-            teacher = TeacherPyramid(final)
-            terms["scr"] = [Consistency(student, teacher, *self._draw(student, final)) for student in students]
-            teacher.forget()
-        return terms
-
-    def _draw(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        return draw_channels(student.shape[1], teacher.shape[1], self._generator, student.device)
+        every_step = int(self._finite_steps) == 0
+        found = {
+            name: [stage for stage, step in zip(names, steps, strict=True) if step == iteration]
+            for name, steps in bad_steps.items()
+        }
+        alone = [found[term.name] for term in self.terms if not term.reads_teacher]
+        if any(alone):  # the first of them in the forward pass: those after it only pass it on
+            first = min((stage for each in alone for stage in each), key=names.index)
+            return NonFinite([first], iteration, every_step)
+        if alone:  # the students were finite, so the teacher was not
+            return NonFinite(teacher, iteration, every_step)
+        seen = next(each for each in found.values() if each)
+        # all of them: the first student, or the teacher that all are compared with
+        return NonFinite([*seen[:1], *teacher] if seen == names else seen, iteration, every_step)
 
     def _count(self, values: dict[str, Tensor], students: dict[str, Tensor]) -> None:
         """Adds one step to the running sums, on the device, so that a step never waits for the host."""
@@ -155,17 +158,3 @@ class SelfRegCriterion(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.settings}, {self.taps}"
-
-
-# SCR is the mean over all students; IFD is the mean over the encoder's plus the mean over the decoder's
-
-
-def _mean(name: str, losses: Tensor, encoder: int) -> Tensor:
-    groups = [losses] if name == "scr" else [group for group in losses.tensor_split([encoder]) if len(group)]
-    return torch.stack([group.mean() for group in groups]).sum()
-
-
-def _shares(name: str, students: int, encoder: int) -> list[float]:
-    """What each student counts in `_mean`."""
-    groups = [students] if name == "scr" else [encoder, students - encoder]
-    return [1 / size for size in groups for _ in range(size)]

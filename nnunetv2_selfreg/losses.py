@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nnunetv2_selfreg.anchors import Anchor, Term, accumulation_dtype
+from nnunetv2_selfreg.anchors import Anchor, StageLoss, accumulation_dtype
 
 
 def draw_channels(
@@ -76,7 +76,7 @@ def internal_feature_distillation(feature: Tensor) -> Tensor:
     return _loss(feature, Distillation(feature))
 
 
-def _loss(feature: Tensor, term: Term) -> Tensor:
+def _loss(feature: Tensor, term: StageLoss) -> Tensor:
     anchor = Anchor(feature)
     anchor.add(term, 1.0)
     return anchor.zero + term.value
@@ -134,7 +134,7 @@ class Consistency:
         self.value = _mean_square(self._difference(student.detach()))
 
     def gradient(self, feature: Tensor, weight: float, grad: Tensor, buffer: Tensor | None) -> Tensor:
-        """As `Term.gradient`."""
+        """As `StageLoss.gradient`."""
         difference = self._difference(feature)
         difference *= grad * (2 * weight / difference.numel())
         if buffer is None:
@@ -167,7 +167,7 @@ class Distillation:
         self.value = _mean_square(difference.sub_(feature.index_select(1, worse)))
 
     def gradient(self, feature: Tensor, weight: float, grad: Tensor, buffer: Tensor | None) -> Tensor:
-        """As `Term.gradient`."""
+        """As `StageLoss.gradient`."""
         better, middle, worse = self._parts()
         # each channel's partner in the other half; the middle of an odd count is its own, which makes its gradient 0
         partner = torch.empty_like(self._ranking)

@@ -1,15 +1,8 @@
-"""Names of SelfReg trainers and what each fixes; known without importing nnU-Net."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Names of SelfReg trainers; known without importing nnU-Net."""
 
 STOCK = "nnUNetTrainer"
-# settings that each trainer has whatever the plans say; the longer names first: nnUNetTrainerSelfReg begins them all
-ROOTS: Mapping[str, Mapping[str, Any]] = {
-    "nnUNetTrainerSelfRegSCR": {"lambda_ifd": 0.0},
-    "nnUNetTrainerSelfRegIFD": {"lambda_scr": 0.0},
-    "nnUNetTrainerSelfReg": {},
-}
+# the longer names first: nnUNetTrainerSelfReg begins them all
+ROOTS = ("nnUNetTrainerSelfRegSCR", "nnUNetTrainerSelfRegIFD", "nnUNetTrainerSelfReg")
 
 
 def root_name(name: str) -> str | None:

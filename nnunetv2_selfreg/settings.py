@@ -1,90 +1,131 @@
 """What a user may set: the key `selfreg` of a configuration in the plans; and how plans are read."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed, read_json
+from nnunetv2_selfreg.terms import BUILT_IN, Term
 
+KEY = "selfreg"
 TAPS = ("stages", "first_and_last")
+STAGES = ("encoder_stages", "decoder_stages")
 RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # what else nnU-Net keeps as .json beside its plans
 
 
 @dataclass(frozen=True)
 class SelfRegSettings:
-    """Weights of the two losses and the maps they read; the defaults are the published CNN's.
+    """Weights of the terms and the maps they read; the defaults are the published CNN's.
 
     Attributes:
-        lambda_scr: Weight of the semantic consistency regularisation, at least 0; 0 switches it off.
-        lambda_ifd: Weight of the internal feature distillation, at least 0; 0 switches it off.
+        weights: The weight of each term by the term's name, at least 0; 0 switches it off.
         taps: `stages` reads each student stage's output, `first_and_last` also that of its first block, as the
             published transformer does.
         encoder_stages: Indices of the encoder stages that are students; None for all but the first.
         decoder_stages: Indices of the decoder stages that are students; None for all but the last, the teacher.
-
-    Raises:
-        SelfRegError: A setting has the wrong type or a value that it cannot take.
     """
 
-    lambda_scr: float = 0.015
-    lambda_ifd: float = 0.015
+    weights: Mapping[str, float] = field(default_factory=lambda: {term.name: term.weight for term in BUILT_IN})
     taps: str = "stages"
     encoder_stages: tuple[int, ...] | None = None
     decoder_stages: tuple[int, ...] | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("lambda_scr", "lambda_ifd"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' must be a number, got {value!r}")
-            try:
-                number = float(value)
-            except OverflowError:  # an integer beyond every float
-                number = math.inf
-            if not math.isfinite(number) or number < 0:
-                raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' must be finite and at least 0, got {value!r}")
-            object.__setattr__(self, name, number)
-        if self.taps not in TAPS:
-            raise SelfRegError(f"SelfReg: plans key 'selfreg.taps' must be one of {', '.join(TAPS)}, got {self.taps!r}")
-        for name in ("encoder_stages", "decoder_stages"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if not isinstance(value, (list, tuple)) or any(type(i) is not int or i < 0 for i in value):
-                raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' must list stage indices from 0, got {value!r}")
-            if len(set(value)) < len(value):
-                raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' names a stage twice: {value!r}")
-            object.__setattr__(self, name, tuple(sorted(value)))
-
     @classmethod
-    def from_plans(cls, configuration: Mapping[str, Any]) -> "SelfRegSettings":
+    def from_plans(cls, configuration: Mapping[str, Any], terms: Sequence[Term] = BUILT_IN) -> "SelfRegSettings":
         """Reads the settings of one configuration of the plans, with nnU-Net's inheritance already resolved.
 
         Args:
             configuration: The configuration; without the key `selfreg` every setting keeps its default.
+            terms: The terms of the trainer. The weight of a built-in term that is not one of them is checked and left
+                out, so that one plans file serves trainers with fewer terms.
 
         Raises:
             SelfRegError: The key is not a mapping, or holds an unknown or wrong setting.
         """
-        given = configuration.get("selfreg", {})
+        given = configuration.get(KEY, {})
         if not isinstance(given, Mapping):
-            raise SelfRegError(f"SelfReg: plans key 'selfreg' must hold settings by name, got {given!r}")
-        known = [field.name for field in fields(cls)]
+            raise SelfRegError(f"SelfReg: plans key '{KEY}' must hold settings by name, got {given!r}")
+        known = option_types(terms)
         for name in given:
             if name not in known:
-                raise SelfRegError(f"SelfReg: plans key 'selfreg.{name}' is unknown; known: {', '.join(known)}")
-        return cls(**given)
+                raise SelfRegError(f"SelfReg: plans key '{KEY}.{name}' is unknown; known: {', '.join(known)}")
+        weights = {
+            term.name: _weight(term.setting, given.get(term.setting, term.weight)) for term in _with_built_in(terms)
+        }
+        if (taps := given.get("taps", TAPS[0])) not in TAPS:
+            raise SelfRegError(f"SelfReg: plans key '{KEY}.taps' must be one of {', '.join(TAPS)}, got {taps!r}")
+        stages = {name: _stages(name, given.get(name)) for name in STAGES}
+        return cls({term.name: weights[term.name] for term in terms}, taps, **stages)
+
+    def as_plans(self) -> dict[str, Any]:
+        """The settings as they stand under the plans key `selfreg`."""
+        weights = {f"lambda_{name}": weight for name, weight in self.weights.items()}
+        stages = {name: None if (value := getattr(self, name)) is None else list(value) for name in STAGES}
+        return {**weights, "taps": self.taps, **stages}
 
     def __str__(self) -> str:
         """The settings as the log shows them; stages only where they are not the published ones."""
-        text = f"lambda_scr {self.lambda_scr:g}, lambda_ifd {self.lambda_ifd:g}, taps {self.taps}"
-        for name in ("encoder_stages", "decoder_stages"):
-            if (stages := getattr(self, name)) is not None:
-                text += f", {name} {list(stages)}"
-        return text
+        parts = [f"lambda_{name} {weight:g}" for name, weight in self.weights.items()] + [f"taps {self.taps}"]
+        parts += [f"{name} {list(value)}" for name in STAGES if (value := getattr(self, name)) is not None]
+        return ", ".join(parts)
+
+
+def option_types(terms: Sequence[Term] = BUILT_IN) -> dict[str, type]:
+    """Every setting by name, with the type of its value: those of the built-in terms, and of the given ones."""
+    weights = {term.setting: float for term in _with_built_in(terms)}
+    return {**weights, "taps": str, **dict.fromkeys(STAGES, list)}
+
+
+def check_places(plans: Mapping[str, Any]) -> None:
+    """Refuses the key `selfreg` anywhere in the plans but in a configuration, where it would be ignored.
+
+    Raises:
+        SelfRegError: It stands somewhere else.
+    """
+
+    def search(content: Any, place: str) -> None:
+        for key, value in content.items() if isinstance(content, Mapping) else ():
+            inside = f"{place}.{key}" if place else str(key)
+            names = inside.split(".")
+            if key == KEY and not (len(names) == 3 and names[0] == "configurations"):
+                raise SelfRegError(
+                    f"SelfReg: plans key '{inside}' would be ignored; move it into a configuration: "
+                    f"configurations.2d.{KEY}, say"
+                )
+            if key != KEY:
+                search(value, inside)
+
+    search(plans, "")
+
+
+def _with_built_in(terms: Sequence[Term]) -> list[Term]:
+    by_name = {term.name: term for term in (*BUILT_IN, *terms)}
+    return list(by_name.values())
+
+
+def _weight(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SelfRegError(f"SelfReg: plans key '{KEY}.{name}' must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        number = math.inf
+    if not math.isfinite(number) or number < 0:
+        raise SelfRegError(f"SelfReg: plans key '{KEY}.{name}' must be finite and at least 0, got {value!r}")
+    return number
+
+
+def _stages(name: str, value: Any) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or any(type(i) is not int or i < 0 for i in value):
+        raise SelfRegError(f"SelfReg: plans key '{KEY}.{name}' must list stage indices from 0, got {value!r}")
+    if len(set(value)) < len(value):
+        raise SelfRegError(f"SelfReg: plans key '{KEY}.{name}' names a stage twice: {value!r}")
+    return tuple(sorted(value))
 
 
 def read_plans(path: Path) -> dict[str, Any]:

@@ -5,58 +5,86 @@
 Such a class is an attribute of this module, made when it is first asked for, and pickles under its name.
 """
 
+import os
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import version
 from math import nan
-from os.path import join
 from typing import Any
 
-import nnunetv2
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from torch import distributed as dist
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_selfreg.compat import (
+    check_nnunet,
+    find_external_trainer,
+    find_nnunet_trainer,
+    find_variant,
+    local_logging,
+)
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.names import ROOTS, root_name, stock_name
-from nnunetv2_selfreg.progress import CURVES, epoch_line, plot_progress
-from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import StageTaps
+from nnunetv2_selfreg.names import STOCK, root_name
+from nnunetv2_selfreg.progress import epoch_line, plot_progress
+from nnunetv2_selfreg.settings import SelfRegSettings, check_places, resolve
+from nnunetv2_selfreg.taps import StageTaps
+from nnunetv2_selfreg.terms import BUILT_IN, IFD, SCR, SHARE, Term
 
 CITATION = "Zhu et al., SelfReg-UNet: Self-Regularized UNet for Medical Image Segmentation, MICCAI 2024, pp. 601-611"
 
-
-if tuple(int(number) for number in version("nnunetv2").split(".")[:2]) < (2, 6):
-    raise SelfRegError(f"SelfReg: nnU-Net {version('nnunetv2')} is not supported; pip install 'nnunetv2>=2.6'")
+check_nnunet()
 
 
 class nnUNetTrainerSelfReg(nnUNetTrainer):
     """nnU-Net's trainer with SelfReg's two losses; settings come from the plans' key `selfreg`.
 
-    `_build_loss` is the only override that changes the training, the others log what it does. The class is also the
-    mixin that turns another trainer into a SelfReg trainer: put it before that trainer in the bases.
+    `_build_loss` is the only override that changes the training, the others check it and log what it does. The class is
+    also the mixin that turns another trainer into a SelfReg trainer: put it before that trainer in the bases.
 
     Attributes:
-        fixed_settings: Settings that this trainer has, whatever the plans say.
+        terms: What is added to nnU-Net's loss; a subclass may bring its own.
     """
 
-    fixed_settings: Mapping[str, Any] = {}
+    terms: Sequence[Term] = BUILT_IN
+
+    @classmethod
+    def selfreg_settings(cls, plans: Mapping[str, Any], configuration: str) -> SelfRegSettings:
+        """The settings that a training with these plans uses.
+
+        Args:
+            plans: nnU-Net's plans.
+            configuration: The configuration's name.
+
+        Raises:
+            SelfRegError: A setting is unknown or wrong, or stands where it would be ignored.
+        """
+        check_places(plans)
+        return SelfRegSettings.from_plans(resolve(plans, configuration), cls.terms)
+
+    def initialize(self) -> None:
+        super().initialize()
+        if not isinstance(self.loss, SelfRegCriterion):
+            bases = " -> ".join(base.__name__ for base in type(self).__mro__ if "_build_loss" in vars(base))
+            raise SelfRegError(
+                f"SelfReg: the loss of {type(self).__name__} is a {type(self.loss).__name__} without SelfReg; put the "
+                f"SelfReg trainer first in its bases (_build_loss is looked up in {bases})"
+            )
 
     def _build_loss(self) -> SelfRegCriterion:
-        settings = SelfRegSettings.from_plans(self.configuration_manager.configuration)
-        settings = replace(settings, **self.fixed_settings)
-        taps = StageTaps(_unwrapped(self.network), settings.taps, settings.encoder_stages, settings.decoder_stages)
-        criterion = SelfRegCriterion(super()._build_loss(), taps, settings, self.device)
-        self._logged = [*criterion.weights, "selfreg_share"] if criterion.weights else []
+        settings = self.selfreg_settings(self.plans_manager.plans, self.configuration_name)
+        taps = StageTaps(_unwrapped(self.network), settings)
+        criterion = SelfRegCriterion(super()._build_loss(), taps, settings, self.device, self.terms)
+        self._logged = [*criterion.weights, SHARE] if criterion.weights else []
         self._align_logging()
-        about = f"{settings}; {taps}" if criterion.weights else "both weights are 0, so this is nnU-Net's own training"
-        self.print_to_log_file(f"SelfReg: {about}. Please cite {CITATION}.")
+        text = (
+            f"{settings}; {taps.stages}"
+            if criterion.weights
+            else "all weights are 0, so this is nnU-Net's own training"
+        )
+        self.print_to_log_file(f"SelfReg: {text}. Please cite {CITATION}.")
         return criterion
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
@@ -78,20 +106,18 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
             return
         added = sum(weight * means[name] for name, weight in self.loss.weights.items())
         # sizes, as nnU-Net's loss passes through 0 on its way down (its Dice term is minus the Dice)
-        means["selfreg_share"] = added / (means["loss"] + added)
+        means[SHARE] = added / (means["loss"] + added)
         for name in self._logged:
             self.logger.log(name, means[name], self.current_epoch)
-        self.print_to_log_file(epoch_line(means, self.loss.weights, means["selfreg_share"]))
+        self.print_to_log_file(epoch_line(means, self.loss.weights, means[SHARE]))
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()
         if self.local_rank == 0 and self._logged:
             try:
-                plot_progress(_local_logging(self.logger), self.output_folder)
-            except OSError as error:
-                self.print_to_log_file(
-                    f"SelfReg: selfreg.png cannot be written, {error.strerror}; the training goes on"
-                )
+                plot_progress(local_logging(self.logger), self.terms, self.output_folder)
+            except SelfRegError as error:
+                self.print_to_log_file(f"SelfReg: {error}; the training goes on")
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
@@ -99,8 +125,8 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 
     def _align_logging(self) -> None:
         """Gives nnU-Net's logger one value per epoch of each of our names, not a number where there was none."""
-        logging = _local_logging(self.logger)
-        for name in CURVES:
+        logging = local_logging(self.logger)
+        for name in {term.name: None for term in (*BUILT_IN, *self.terms)} | {SHARE: None}:
             known = logging.pop(name, [])[: self.current_epoch]
             if name in self._logged:
                 logging[name] = known + [nan] * (self.current_epoch - len(known))
@@ -109,43 +135,76 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 class nnUNetTrainerSelfRegSCR(nnUNetTrainerSelfReg):
     """Semantic consistency regularisation alone."""
 
-    fixed_settings = ROOTS["nnUNetTrainerSelfRegSCR"]
+    terms = (SCR,)
 
 
 class nnUNetTrainerSelfRegIFD(nnUNetTrainerSelfReg):
     """Internal feature distillation alone."""
 
-    fixed_settings = ROOTS["nnUNetTrainerSelfRegIFD"]
+    terms = (IFD,)
 
 
 def __getattr__(name: str) -> type[nnUNetTrainerSelfReg]:
-    root = root_name(name)
-    if root is not None:
-        return _composed(name, globals()[root])
+    if root_name(name) is not None and (found := _made_by_name(name, os.environ.get("nnUNet_extTrainer"))):
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:
-    """The trainer of this name, SelfReg's or stock; None when there is none."""
-    return getattr(sys.modules[__name__], name, None) if stock_name(name) else _find_stock_trainer(name)
+    """The trainer of this name, ours, nnU-Net's or one in `nnUNet_extTrainer`; None when there is none."""
+    if root_name(name):
+        return getattr(sys.modules[__name__], name, None)
+    return find_nnunet_trainer(name)
+
+
+def stock_trainer(trainer: type[nnUNetTrainer]) -> type[nnUNetTrainer] | None:
+    """nnU-Net's own trainer that a SelfReg trainer is made of; None for a trainer without SelfReg."""
+    if not issubclass(trainer, nnUNetTrainerSelfReg):
+        return None
+    return next(base for base in trainer.__mro__ if base.__module__.startswith("nnunetv2."))
+
+
+_looking_for: set[str] = set()
 
 
 @cache
-def _composed(name: str, root: type[nnUNetTrainerSelfReg]) -> type[nnUNetTrainerSelfReg]:
-    stock = _find_stock_trainer(str(stock_name(name)))
-    if stock is None or issubclass(stock, nnUNetTrainerSelfReg):
-        raise AttributeError(f"there is no trainer {stock_name(name)} to make {name} of")
-    return type(name, (root, stock), {"__module__": __name__, "__doc__": f"{stock.__name__} with {root.__name__}."})
+def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg] | None:
+    """The trainer of a name that begins as one of our three trainers' does; None if there is none.
+
+    Args:
+        name: The name.
+        external: `nnUNet_extTrainer`, whose folders are searched as well.
+    """
+    if name in _looking_for:  # our own module may lie in nnUNet_extTrainer, too, and asks here
+        return None
+    _looking_for.add(name)
+    try:
+        root = str(root_name(name))
+        if stock := find_variant(STOCK + name.removeprefix(root)):
+            return _composed(name, globals()[root], stock)
+        written: type[nnUNetTrainerSelfReg] | None = find_external_trainer(name)
+        if written is not None:
+            return written
+        # nnUNetTrainerSelfRegMine_5epochs is somebody's nnUNetTrainerSelfRegMine with nnUNetTrainer_5epochs
+        parts = name.split("_")
+        for count in range(len(parts) - 1, 0, -1):
+            mixin = find_external_trainer("_".join(parts[:count]))
+            stock = find_variant("_".join([STOCK, *parts[count:]]))
+            if mixin is not None and stock is not None and issubclass(mixin, nnUNetTrainerSelfReg):
+                return _composed(name, mixin, stock)
+        stock = find_nnunet_trainer(STOCK + name.removeprefix(root))
+        return _composed(name, globals()[root], stock) if stock else None
+    finally:
+        _looking_for.discard(name)
 
 
-def _find_stock_trainer(name: str) -> type[nnUNetTrainer] | None:
-    if name == nnUNetTrainer.__name__:
-        return nnUNetTrainer
-    folder, module = join(nnunetv2.__path__[0], "training", "nnUNetTrainer"), "nnunetv2.training.nnUNetTrainer"
-    # nnU-Net's own search reads the other sub-packages first, which costs seconds of imports
-    return recursive_find_python_class(
-        join(folder, "variants"), name, f"{module}.variants"
-    ) or recursive_find_python_class(folder, name, module)
+def _composed(
+    name: str, mixin: type[nnUNetTrainerSelfReg], stock: type[nnUNetTrainer]
+) -> type[nnUNetTrainerSelfReg] | None:
+    if issubclass(stock, nnUNetTrainerSelfReg):
+        return None
+    docstring = f"{stock.__name__} with {mixin.__name__}."
+    return type(name, (mixin, stock), {"__module__": __name__, "__doc__": docstring})
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:
@@ -154,8 +213,3 @@ def _unwrapped(network: nn.Module) -> nn.Module:
     if isinstance(network, OptimizedModule):
         network = network._orig_mod
     return network
-
-
-def _local_logging(logger: Any) -> dict[str, list[Any]]:
-    """The values nnU-Net logs, by name; until nnU-Net 2.6 the logger itself held them."""
-    return getattr(logger, "local_logger", logger).my_fantastic_logging

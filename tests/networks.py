@@ -1,7 +1,24 @@
-"""Small U-Nets as nnU-Net builds them."""
+"""Small U-Nets as nnU-Net builds them, and maps and settings to try the losses with."""
+
+from typing import Any
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from torch import Tensor
+
+from nnunetv2_selfreg.anchors import Anchor
+from nnunetv2_selfreg.settings import SelfRegSettings
+from nnunetv2_selfreg.taps import StageFeatures
+
+
+def selfreg_settings(**given: Any) -> SelfRegSettings:
+    """Settings as the plans give them."""
+    return SelfRegSettings.from_plans({"selfreg": given})
+
+
+def anchored(encoder: list[Tensor], decoder: list[Tensor], teacher: Tensor) -> StageFeatures:
+    """Maps of no network, as taps would hand them over."""
+    return StageFeatures(encoder, decoder, teacher, [Anchor(student) for student in (*encoder, *decoder)])
 
 
 def plain_unet(dimensions: int = 2, features: tuple[int, ...] = (4, 8, 16), **changes) -> PlainConvUNet:

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from networks import plain_unet
+from networks import plain_unet, selfreg_settings
 from test_criterion import BaseLoss, batch
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
-from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import StageTaps
+from nnunetv2_selfreg.taps import StageTaps
 
 
 def step(compiled: bool, taps: str = "stages"):
@@ -15,7 +14,8 @@ def step(compiled: bool, taps: str = "stages"):
     torch._dynamo.reset()
     network = plain_unet(features=(4, 6, 8))
     called = torch.compile(network) if compiled else network
-    criterion = SelfRegCriterion(BaseLoss(), StageTaps(network, taps), SelfRegSettings(taps=taps), torch.device("cpu"))
+    settings = selfreg_settings(taps=taps)
+    criterion = SelfRegCriterion(BaseLoss(), StageTaps(network, settings), settings, torch.device("cpu"))
     images, target = batch()
     loss = criterion(called(images), target)
     loss.backward()

@@ -9,14 +9,13 @@ import psutil
 import pytest
 import reference
 import torch
-from networks import plain_unet
+from networks import anchored, plain_unet, selfreg_settings
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.losses import Distillation
-from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import StageFeatures, StageTaps
+from nnunetv2_selfreg.taps import StageTaps
 
 VECTORS = Path(__file__).parents[2] / "shared" / "conformance" / "selfreg_published_loss.npz"
 CPU = torch.device("cpu")
@@ -30,13 +29,14 @@ class BaseLoss(torch.nn.Module):
 
 
 def criterion_for(network, seed=0, **settings):
-    return SelfRegCriterion(BaseLoss(), StageTaps(network), SelfRegSettings(**settings), CPU, seed)
+    chosen = selfreg_settings(**settings)
+    return SelfRegCriterion(BaseLoss(), StageTaps(network, chosen), chosen, CPU, seed=seed)
 
 
 def total(criterion, features):
     """What the criterion adds to nnU-Net's loss for these maps."""
     criterion.loss = torch.nn.Module()
-    criterion.loss.forward = lambda output, target: torch.zeros((), dtype=features.final.dtype)
+    criterion.loss.forward = lambda output, target: torch.zeros((), dtype=features.teacher.dtype)
     criterion.taps.take = lambda: features
     return criterion(None, None)
 
@@ -49,7 +49,7 @@ def batch(size=16):
 def slow_terms(features, seed):
     """SCR and IFD of the maps by the slow reference, with the channels drawn again from the seed."""
     generator = torch.Generator().manual_seed(seed)
-    final = features.final.detach().numpy()
+    final = features.teacher.detach().numpy()
     scr = []
     for student in (*features.encoder, *features.decoder):
         k = min(student.shape[1], final.shape[1])
@@ -87,10 +87,10 @@ def test_whole_network_agrees_with_published_code():
     vectors = np.load(VECTORS)
     names = [f"enc{i}" for i in range(4)] + [f"dec{i}" for i in range(3)]
     maps = {name: torch.tensor(vectors[f"unet_{name}"], requires_grad=True) for name in names}
-    features = StageFeatures(
+    features = anchored(
         encoder=[maps[name] for name in names[:4]],
         decoder=[maps[name] for name in names[4:]],
-        final=torch.tensor(vectors["unet_final"]),
+        teacher=torch.tensor(vectors["unet_final"]),
     )
     draws = iter(
         [
@@ -100,7 +100,7 @@ def test_whole_network_agrees_with_published_code():
     )
     criterion = criterion_for(plain_unet(), lambda_scr=1.0, lambda_ifd=1.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nnunetv2_selfreg.criterion.draw_channels", lambda *_: next(draws))
+        patch.setattr("nnunetv2_selfreg.terms.draw_channels", lambda *_: next(draws))
         loss = total(criterion, features)
     loss.backward()
     assert loss.item() == pytest.approx(vectors["unet_loss"].item(), rel=1e-10)
@@ -120,7 +120,7 @@ def test_the_network_gets_the_gradient_of_the_slow_reference():
     taps, generator = StageTaps(networks[1]), torch.Generator().manual_seed(3)
     BaseLoss()(networks[1](images.double()), target).backward(retain_graph=True)
     features = taps.take()
-    final = features.final.detach().numpy()
+    final = features.teacher.detach().numpy()
     students = [*features.encoder, *features.decoder]
     gradients = []
     for student in students:
@@ -259,7 +259,7 @@ def test_a_step_never_waits_for_the_host():
         encoder, decoder, final = (torch.empty(2, n, 16 // n, 16, requires_grad=True) for n in (8, 4, 2))
         criterion._generator = None  # a generator's state is data
         for _ in range(2):
-            loss = total(criterion, StageFeatures([encoder], [decoder], final))
+            loss = total(criterion, anchored([encoder], [decoder], final))
             loss.backward()
         with pytest.raises(Exception, match="_local_scalar_dense"):  # the trap works
             loss.item()
@@ -275,9 +275,8 @@ FIRST_AND_LAST = {"taps": "first_and_last"}
 def test_settings_of_the_taps_agree_with_slow_reference(settings):
     network = plain_unet(features=(4, 5, 6, 8))
     images, target = batch()
-    parsed = SelfRegSettings(lambda_scr=0.3, lambda_ifd=0.7, **settings)
-    taps = StageTaps(network, parsed.taps, parsed.encoder_stages, parsed.decoder_stages)
-    criterion = SelfRegCriterion(BaseLoss(), taps, parsed, CPU, seed=2)
+    criterion = criterion_for(network, seed=2, lambda_scr=0.3, lambda_ifd=0.7, **settings)
+    taps = criterion.taps
     network(images)
     expected = slow_terms(taps.take(), seed=2)
     output = network(images)
@@ -303,12 +302,12 @@ def test_maps_that_are_not_finite_are_named_and_kept_out_of_the_means(weights, b
 
     def features():
         encoder = [torch.randn(2, n, 4, 4, generator=generator) for n in (8, 16)]
-        return StageFeatures(encoder, [torch.randn(2, 8, 8, 8, generator=generator)], torch.randn(2, 4, 16, 16))
+        return anchored(encoder, [torch.randn(2, 8, 8, 8, generator=generator)], torch.randn(2, 4, 16, 16))
 
     total(criterion, features())
     assert criterion.non_finite() is None
     bad = features()
-    {"encoder": bad.encoder[1], "decoder": bad.decoder[0], "final": bad.final}[broken].fill_(value)
+    {"encoder": bad.encoder[1], "decoder": bad.decoder[0], "final": bad.teacher}[broken].fill_(value)
     total(criterion, bad)
     total(criterion, features())
     found = criterion.non_finite()

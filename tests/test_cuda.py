@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from networks import plain_unet
+from networks import anchored, plain_unet
 from test_criterion import BaseLoss
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import StageFeatures, StageTaps
+from nnunetv2_selfreg.taps import StageTaps
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -52,7 +52,7 @@ def test_the_criterion_does_not_wait_for_the_host():
     step()
     features = torch.randn(2, 16, 16, 16, device="cuda", dtype=torch.float16, requires_grad=True)
     final = torch.randn(2, 8, 32, 32, device="cuda", dtype=torch.float16)
-    criterion.taps.take = lambda: StageFeatures([features], [features], final)
+    criterion.taps.take = lambda: anchored([features], [features], final)
     output, target = [torch.zeros(2, 3, 4, 4, device="cuda")], torch.zeros(2, 4, 4, device="cuda", dtype=torch.int64)
     torch.cuda.set_sync_debug_mode("error")
     try:

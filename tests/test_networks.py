@@ -7,10 +7,10 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet, ResidualUNet
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import anchored, selfreg_settings
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
-from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import StageFeatures, StageTaps
+from nnunetv2_selfreg.taps import StageTaps
 
 CPU = torch.device("cpu")
 
@@ -75,14 +75,14 @@ def test_any_unet_trains_and_its_gradients_match_the_slow_reference(topology, ki
     architecture, arguments, shape = topology
     torch.manual_seed(seed)
     network = architecture(**arguments).double()
-    parsed = SelfRegSettings(lambda_scr=weights[0], lambda_ifd=weights[1], taps=kind)
-    criterion = SelfRegCriterion(MeanSquare(), StageTaps(network, parsed.taps), parsed, CPU, seed)
+    parsed = selfreg_settings(lambda_scr=weights[0], lambda_ifd=weights[1], taps=kind)
+    criterion = SelfRegCriterion(MeanSquare(), StageTaps(network, parsed), parsed, CPU, seed=seed)
     optimizer = torch.optim.SGD(network.parameters(), 1e-3)
     images = torch.randn(shape, dtype=torch.float64)
 
     network(images)
     features = criterion.taps.take()
-    leaves = StageFeatures(*([f.detach().requires_grad_() for f in group] for group in features[:2]), features.final)
+    leaves = anchored(*([f.detach().requires_grad_() for f in group] for group in features[:2]), features.teacher)
     check_against_reference(criterion, leaves, seed)
 
     for _ in range(2):
@@ -107,7 +107,7 @@ def check_against_reference(criterion, features, seed):
     counts = [len(features.encoder), len(features.decoder)]
 
     generator = torch.Generator().manual_seed(seed)
-    final = features.final.detach().numpy()
+    final = features.teacher.detach().numpy()
     for position, (student, gradient) in enumerate(zip(students, gradients, strict=True)):
         feature = student.detach().numpy()
         expected = np.zeros_like(feature)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import selfreg_settings
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
-from nnunetv2_selfreg.settings import SelfRegSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "cost"))
 
@@ -28,7 +28,7 @@ def features():
 
 @pytest.mark.parametrize("weights", [(0.015, 0.015), (0.015, 0.0), (0.0, 0.015)], ids=["both", "scr", "ifd"])
 def test_library(benchmark, features, weights):
-    settings = SelfRegSettings(lambda_scr=weights[0], lambda_ifd=weights[1])
+    settings = selfreg_settings(lambda_scr=weights[0], lambda_ifd=weights[1])
     criterion = SelfRegCriterion(NoLoss(), NoTaps(features), settings, torch.device("cpu"))
 
     def step():
@@ -50,7 +50,7 @@ def test_published(benchmark, features):
 def test_the_yardstick_computes_the_same(features):
     """IFD to the last digit; SCR draws other channels, so its mean over many draws."""
     criterion = SelfRegCriterion(
-        NoLoss(), NoTaps(features), SelfRegSettings(lambda_scr=1, lambda_ifd=1), torch.device("cpu")
+        NoLoss(), NoTaps(features), selfreg_settings(lambda_scr=1, lambda_ifd=1), torch.device("cpu")
     )
     torch.manual_seed(0)
     ours = [criterion(None, None).item() for _ in range(30)]

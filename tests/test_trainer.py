@@ -63,8 +63,8 @@ def test_a_composed_trainer_is_selfreg_before_the_stock_trainer():
 def test_only_the_loss_and_the_logging_are_overridden():
     public = {name for name in vars(trainer.nnUNetTrainerSelfReg) if not name.startswith("__")}
     own = {name for name in public if not hasattr(nnUNetTrainer, name)}
-    assert public - own == {"_build_loss", "on_train_epoch_end", "on_epoch_end", "load_checkpoint"}
-    assert own <= {"fixed_settings", "_align_logging"}
+    assert public - own == {"initialize", "_build_loss", "on_train_epoch_end", "on_epoch_end", "load_checkpoint"}
+    assert own <= {"terms", "selfreg_settings", "_align_logging"}
 
 
 @pytest.mark.parametrize(
@@ -95,17 +95,15 @@ def test_an_older_nnunet_is_refused_in_one_line():
         "hasattr(module, 'nnUNetTrainerSelfReg')"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, text=True)
-    message = "SelfReg: nnU-Net 2.5.1 is not supported; pip install 'nnunetv2>=2.6'"
+    message = "SelfReg: nnU-Net 2.5.1 is not supported; pip install 'nnunetv2>=2.6.0'"
     assert result.stderr.strip().splitlines()[-1].endswith(message)
 
 
 def test_a_name_without_a_stock_trainer_is_not_found():
     """As nnU-Net's search goes on to other folders after it, it must be an AttributeError and nothing else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "_find_stock_trainer", lambda name: None)
-        with pytest.raises(
-            AttributeError, match="no trainer nnUNetTrainer_7epochs to make nnUNetTrainerSelfReg_7epochs"
-        ):
+        patch.setattr(trainer, "find_nnunet_trainer", lambda name: None)
+        with pytest.raises(AttributeError, match="no attribute 'nnUNetTrainerSelfReg_7epochs'"):
             getattr(trainer, "nnUNetTrainerSelfReg_7epochs")  # noqa: B009
 
 

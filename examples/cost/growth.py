@@ -15,18 +15,19 @@ from pathlib import Path
 import torch
 from measure import SETTINGS, NoLoss, machine, seconds
 
+from nnunetv2_selfreg.anchors import Anchor
 from nnunetv2_selfreg.criterion import SelfRegCriterion
-from nnunetv2_selfreg.stages import StageFeatures
+from nnunetv2_selfreg.taps import StageFeatures
 
 
 class NoTaps:
     """Hands over the same maps at every step."""
 
     def __init__(self, features: StageFeatures) -> None:
-        self.features, self.encoder, self.decoder, self.final = features, {}, {}, {}
+        self.features = features
 
     def take(self) -> StageFeatures:
-        return self.features
+        return self.features._replace(anchors=[Anchor(f) for f in self.features.encoder + self.features.decoder])
 
 
 def features_of(patch: int, batch: int, channels: int, stages: int, device: torch.device) -> StageFeatures:
@@ -35,7 +36,7 @@ def features_of(patch: int, batch: int, channels: int, stages: int, device: torc
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(shape, generator=generator).to(device) for shape in [*shapes[1:], *shapes[-2::-1]]]
     students = [feature.requires_grad_() for feature in maps[:-1]]
-    return StageFeatures(students[: stages - 1], students[stages - 1 :], maps[-1])
+    return StageFeatures(students[: stages - 1], students[stages - 1 :], maps[-1], [])
 
 
 def step_of(features: StageFeatures, device: torch.device):

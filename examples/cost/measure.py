@@ -27,15 +27,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nnunetv2_selfreg import __version__
+from nnunetv2_selfreg.anchors import Anchor
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.stages import StageFeatures, StageTaps
+from nnunetv2_selfreg.taps import StageFeatures, StageTaps
 
 VARIANTS = ("stock", "selfreg", "scr", "ifd", "published")
 SETTINGS = {
     "selfreg": SelfRegSettings(),
-    "scr": SelfRegSettings(lambda_ifd=0.0),
-    "ifd": SelfRegSettings(lambda_scr=0.0),
+    "scr": SelfRegSettings({"scr": 0.015, "ifd": 0.0}),
+    "ifd": SelfRegSettings({"scr": 0.0, "ifd": 0.015}),
 }
 
 
@@ -170,7 +171,7 @@ def losses_alone(case: Case, device: torch.device):
     features = features_of(case, device, torch.float16 if device.type == "cuda" else torch.float32)
     taps = StageTaps(build_network(case))
     criterion = SelfRegCriterion(NoLoss().to(device), taps, SETTINGS["selfreg"], device)
-    taps.take = lambda: StageFeatures(*features)  # type: ignore[method-assign]
+    taps.take = lambda: StageFeatures(*features, [Anchor(f) for f in features[0] + features[1]])
 
     def clear():
         for feature in features[0] + features[1]:

@@ -13,7 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from trainings import build_trainer
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.stages import StageTaps
+from nnunetv2_selfreg.taps import StageTaps
 from nnunetv2_selfreg.trainer import nnUNetTrainerSelfReg
 
 # Benchmarks refuse to run without CUDA, and Adan's optimizer is a package that nnU-Net does not depend on.

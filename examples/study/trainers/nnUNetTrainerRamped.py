@@ -10,5 +10,5 @@ class nnUNetTrainerSelfRegRamped_10epochs(nnUNetTrainerSelfReg_10epochs):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        settings, part = self.loss.settings, min(1.0, self.current_epoch / self.ramp)
-        self.loss.weights = {"scr": part * settings.lambda_scr, "ifd": part * settings.lambda_ifd}
+        part = min(1.0, self.current_epoch / self.ramp)
+        self.loss.weights = {name: part * weight for name, weight in self.loss.settings.weights.items()}

@@ -6,10 +6,10 @@ import weakref
 
 import pytest
 import torch
-from networks import plain_unet
+from networks import plain_unet, selfreg_settings
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.stages import StageTaps
+from nnunetv2_selfreg.taps import StageTaps
 
 
 def stage_outputs(network, images):
@@ -35,7 +35,7 @@ def test_taps_hand_over_the_published_students_and_teacher(dimensions):
     features = taps.take()
     assert [f.shape[1] for f in features.encoder] == [8, 16]
     for found, expected in zip(
-        [*features.encoder, *features.decoder, features.final], [*encoder[1:], *decoder], strict=True
+        [*features.encoder, *features.decoder, features.teacher], [*encoder[1:], *decoder], strict=True
     ):
         assert torch.equal(found, expected)
         assert found.requires_grad
@@ -77,7 +77,7 @@ def test_taken_features_are_not_kept():
     taps = StageTaps(network)
     network(torch.randn(1, 1, 8, 8))
     features = taps.take()
-    watched = [weakref.ref(f) for f in (*features.encoder, *features.decoder, features.final)]
+    watched = [weakref.ref(f) for f in (*features.encoder, *features.decoder, features.teacher)]
     del features
     gc.collect()
     assert all(reference() is None for reference in watched)
@@ -100,7 +100,7 @@ def test_two_stages_have_no_decoder_student():
 
 
 def test_log_text_names_stages_and_channels():
-    assert str(StageTaps(plain_unet())) == (
+    assert str(StageTaps(plain_unet()).stages) == (
         "students encoder.stages.1 (8), encoder.stages.2 (16), decoder.stages.0 (8); teacher decoder.stages.1 (4)"
     )
 
@@ -125,25 +125,26 @@ def test_first_and_last_adds_the_first_block_of_each_student_stage():
     seen = {}
     for name, module in network.named_modules():
         module.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output}))
-    taps = StageTaps(network, "first_and_last")
+    taps = StageTaps(network, selfreg_settings(taps="first_and_last"))
     network(torch.randn(1, 1, 8, 8))
     features = taps.take()
     expected = ["encoder.stages.1.0.convs.0", "encoder.stages.1", "encoder.stages.2.0.convs.0", "encoder.stages.2"]
     assert all(found is seen[name] for found, name in zip(features.encoder, expected, strict=True))
     expected = ["decoder.stages.0.convs.0", "decoder.stages.0"]
     assert all(found is seen[name] for found, name in zip(features.decoder, expected, strict=True))
-    assert "encoder.stages.1 first block (8), encoder.stages.1 (8), " in str(taps)
+    assert "encoder.stages.1 first block (8), encoder.stages.1 (8), " in str(taps.stages)
 
 
 def test_a_stage_of_one_block_counts_once():
     network = plain_unet(n_conv_per_stage=1, n_conv_per_stage_decoder=1)
-    assert list(StageTaps(network, "first_and_last").encoder) == ["encoder.stages.1", "encoder.stages.2"]
+    taps = StageTaps(network, selfreg_settings(taps="first_and_last"))
+    assert list(taps.stages.encoder) == ["encoder.stages.1", "encoder.stages.2"]
 
 
 def test_chosen_stages_are_the_students():
-    taps = StageTaps(plain_unet(), encoder_stages=[0, 2], decoder_stages=[])
-    assert list(taps.encoder) == ["encoder.stages.0", "encoder.stages.2"]
-    assert list(taps.decoder) == []
+    taps = StageTaps(plain_unet(), selfreg_settings(encoder_stages=[0, 2], decoder_stages=[]))
+    assert list(taps.stages.encoder) == ["encoder.stages.0", "encoder.stages.2"]
+    assert list(taps.stages.decoder) == []
 
 
 @pytest.mark.parametrize(
@@ -156,11 +157,11 @@ def test_chosen_stages_are_the_students():
 )
 def test_stages_that_do_not_exist_are_refused(settings, message):
     with pytest.raises(SelfRegError, match=message):
-        StageTaps(plain_unet(), **settings)
+        StageTaps(plain_unet(), selfreg_settings(**settings))
 
 
 def test_stages_that_are_not_made_of_blocks_cannot_be_tapped_at_the_first():
     network = plain_unet()
     network.encoder.stages[1] = torch.nn.Conv2d(4, 8, 3, 2, 1)
     with pytest.raises(SelfRegError, match=r"encoder\.stages\.1 is not made of blocks; set plans key 'selfreg\.taps'"):
-        StageTaps(network, "first_and_last")
+        StageTaps(network, selfreg_settings(taps="first_and_last"))
