@@ -10,12 +10,12 @@ from nnunetv2_selfreg.errors import SelfRegError
 
 COMMANDS = {
     "doctor": ("nnunetv2_selfreg.commands.doctor", "is this installation right, and if not, what to do"),
-    "convert": ("nnunetv2_selfreg.datasets.convert", "a public benchmark's archive to a data set of nnU-Net's"),
+    "convert": ("nnunetv2_selfreg.benchmarks.convert", "a public benchmark's archive to a data set of nnU-Net's"),
     "demo": ("nnunetv2_selfreg.commands.demo", "a guided first run on synthetic cardiac data"),
     "export": ("nnunetv2_selfreg.commands.export", "a trained model for people who do not have this package"),
     "inspect": ("nnunetv2_selfreg.inspect.run", "what the stages of a trained network look at and hold"),
     "leaderboard": (
-        "nnunetv2_selfreg.leaderboard.command",
+        "nnunetv2_selfreg.benchmarks.leaderboard",
         "score predictions by a benchmark's own rule; write the table",
     ),
     "plans": ("nnunetv2_selfreg.commands.plans", "write a plans file with other SelfReg settings"),

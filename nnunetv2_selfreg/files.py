@@ -11,6 +11,8 @@ from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
 
+PARTIAL = ".selfreg_"  # what the names of unfinished folders begin with, so that nnU-Net passes over them
+
 
 def read_json(path: Path, kind: str = "JSON file") -> dict[str, Any]:
     """Reads a JSON file that holds a mapping.
@@ -56,7 +58,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     with _reporting(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".selfreg_", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent) as folder:
             partial = Path(folder, path.name)
             yield partial
             os.replace(partial, path)
@@ -85,7 +87,7 @@ def new_folder(path: Path, may_replace: Callable[[Path], bool] | None = None) ->
     with _reporting(path):
         check()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".selfreg_", dir=path.parent, ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent, ignore_cleanup_errors=True) as folder:
             partial, replaced = Path(folder, path.name), Path(folder, f"{path.name}.replaced")
             partial.mkdir()
             yield partial

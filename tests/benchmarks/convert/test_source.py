@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_selfreg.datasets import source
-from nnunetv2_selfreg.datasets.source import collect
+from nnunetv2_selfreg.benchmarks import source
+from nnunetv2_selfreg.benchmarks.source import collect
 from nnunetv2_selfreg.errors import SelfRegError
 
 WANTED = re.compile(r"(?:^|/)train_\d+\.bmp$")

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import PARTIAL, new_folder, write_text
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
 SPLITS = "splits_final.json"
@@ -21,13 +23,11 @@ class RawDataset:
     """A raw data set and its folds.
 
     Attributes:
-        name: nnU-Net's name, `DatasetNNN_Name`.
-        folder: Where it will be.
+        folder: Where it will be; its name is nnU-Net's, `DatasetNNN_Name`.
         splits: Where nnU-Net reads its folds, if `nnUNet_preprocessed` is set.
         overwrite: Whether what is there already may be replaced.
     """
 
-    name: str
     folder: Path
     splits: Path | None
     overwrite: bool
@@ -52,50 +52,32 @@ class RawDataset:
         if folder.exists() and not overwrite:
             raise SelfRegError(f"{folder} exists already; replace it with --overwrite, or choose another id with -d")
         preprocessed = os.environ.get(PREPROCESSED)
-        return cls(name, folder, Path(preprocessed, name, SPLITS) if preprocessed else None, overwrite)
+        return cls(folder, Path(preprocessed, name, SPLITS) if preprocessed else None, overwrite)
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A new folder that becomes the data set when the block ends well, and is removed otherwise."""
-        partial = self.folder.with_name(f".{self.name}.incomplete")
-        replaced = self.folder.with_name(f".{self.name}.replaced")
-        _remove(partial)
-        partial.mkdir(parents=True)
-        try:
-            yield partial
-            if self.folder.exists():
-                _remove(replaced)
-                self.folder.rename(replaced)
-            partial.rename(self.folder)
-            _remove(replaced)
-        finally:
-            _remove(partial)
+        """A new folder that becomes the data set when the block ends well, and is removed otherwise.
 
-    def check_splits(self, splits: Splits) -> None:
-        """Refuses folds that differ from those that nnU-Net would read already.
-
-        Raises:
-            SelfRegError: They differ, and replacing was not asked for.
+        What a killed conversion of the same data set left behind is removed first.
         """
-        if self.splits is None or not self.splits.exists() or self.overwrite:
-            return
-        try:
-            same = json.loads(self.splits.read_text(encoding="utf-8")) == splits
-        except ValueError:
-            same = False
-        if not same:
-            raise SelfRegError(f"{self.splits} holds other folds; remove it, or replace it with --overwrite")
+        for left in self.folder.parent.glob(f"{PARTIAL}*/{self.folder.name}"):
+            shutil.rmtree(left.parent)
+        with new_folder(self.folder, may_replace=lambda folder: self.overwrite) as partial:
+            yield partial
 
     def write_splits(self, splits: Splits, staging: Path) -> None:
-        """Writes the folds into the data set, and to where nnU-Net reads them."""
-        self.check_splits(splits)
+        """Writes the folds into the data set, and to where nnU-Net reads them.
+
+        Raises:
+            SelfRegError: Other folds lie there, and replacing was not asked for.
+        """
         text = json.dumps(splits, indent=4) + "\n"
         (staging / SPLITS).write_text(text, encoding="utf-8")
-        if self.splits is not None:
-            self.splits.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.splits.with_name(f".{SPLITS}.partial")
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, self.splits)
+        if self.splits is None:
+            return
+        if self.splits.exists() and not self.overwrite and _read(self.splits) != splits:
+            raise SelfRegError(f"{self.splits} holds other folds; remove it, or replace it with --overwrite")
+        write_text(self.splits, text)
 
 
 def make_splits(groups: Mapping[str, str]) -> Splits:
@@ -120,6 +102,8 @@ def make_splits(groups: Mapping[str, str]) -> Splits:
     return [{part: cases(fold[part]) for part in ("train", "val")} for fold in folds]
 
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None

@@ -13,7 +13,7 @@ import pytest
 from archives import convert, names, snapshot
 from nnunetv2.utilities import dataset_name_id_conversion
 
-from nnunetv2_selfreg.datasets import glas
+from nnunetv2_selfreg.benchmarks import glas
 from nnunetv2_selfreg.errors import SelfRegError
 
 
@@ -36,9 +36,9 @@ def start(*arguments: object) -> "subprocess.Popen[str]":
     )
 
 
-def wait_for_cases(process: "subprocess.Popen[str]", staging: Path, count: int) -> None:
+def wait_for_cases(process: "subprocess.Popen[str]", raw: Path, count: int) -> None:
     begin = time.monotonic()
-    while len(list(staging.glob("imagesTr/*"))) < count:
+    while len(list(raw.glob(".*/Dataset027_ACDC/imagesTr/*"))) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() - begin < 60
         time.sleep(0.002)
@@ -46,11 +46,12 @@ def wait_for_cases(process: "subprocess.Popen[str]", staging: Path, count: int) 
 
 def test_a_killed_conversion_leaves_nothing_that_nnunet_takes_for_a_data_set(archive, raw, monkeypatch):
     process = start("acdc", archive("acdc"))
-    wait_for_cases(process, raw / ".Dataset027_ACDC.incomplete", 5)
+    wait_for_cases(process, raw, 5)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert names(raw) == [".Dataset027_ACDC.incomplete"]
+    (left,) = raw.iterdir()
+    assert left.name.startswith(".")
 
     listed = subprocess.run(
         [
@@ -64,7 +65,7 @@ def test_a_killed_conversion_leaves_nothing_that_nnunet_takes_for_a_data_set(arc
     )
     assert listed.stdout.strip().splitlines()[-1] == "[]"
 
-    (raw / ".Dataset027_ACDC.incomplete" / "imagesTr" / "left over").write_text("by the killed one")
+    (left / "Dataset027_ACDC" / "imagesTr" / "left over").write_text("by the killed one")
     assert convert("acdc", archive("acdc")) == 0
     assert names(raw) == ["Dataset027_ACDC"]
     killed = snapshot(raw / "Dataset027_ACDC")
@@ -75,7 +76,7 @@ def test_a_killed_conversion_leaves_nothing_that_nnunet_takes_for_a_data_set(arc
 
 def test_an_interrupted_conversion_leaves_nothing(archive, raw):
     process = start("acdc", archive("acdc"))
-    wait_for_cases(process, raw / ".Dataset027_ACDC.incomplete", 5)
+    wait_for_cases(process, raw, 5)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert (process.returncode, said) == (130, "nnUNetv2_selfreg convert: interrupted\n")
@@ -95,9 +96,9 @@ def test_a_finished_data_set_is_replaced_only_when_asked(archive, raw, monkeypat
         raise OSError(28, "No space left on device", str(raw))
 
     with monkeypatch.context() as broken:
-        broken.setattr(glas, "write_png", fail)
-        with pytest.raises(OSError, match="No space"):
-            convert("glas", archive("glas"), "--overwrite")
+        broken.setattr(glas, "write_pair", fail)
+        said = refusal("glas", archive("glas"), "--overwrite")
+    assert said == f"{dataset} cannot be written: No space left on device; nothing was left behind"
     assert snapshot(dataset) == before
     assert names(raw) == ["Dataset227_GlaS"]
 

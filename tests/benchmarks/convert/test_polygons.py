@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from archives import aperio
 
-from nnunetv2_selfreg.datasets.benchmark import CaseError
-from nnunetv2_selfreg.datasets.monuseg import fill, read_polygons
+from nnunetv2_selfreg.benchmarks.benchmark import CaseError
+from nnunetv2_selfreg.benchmarks.monuseg import fill, read_polygons
 
 
 def inside(corners, x, y):

@@ -8,7 +8,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -48,7 +47,7 @@ def collect(sources: Sequence[Path], wanted: "re.Pattern[str]", scratch: Path) -
             archives = [] if found else [path for path in sorted(source.iterdir()) if is_archive(path)]
             files += found
         for archive in archives:
-            folder = scratch / str(len(list(scratch.glob("*"))))
+            folder = scratch / str(len(list(scratch.iterdir())))
             unpack(archive, wanted, folder)
             files += _walk(folder, wanted)
     return sorted(files)
@@ -60,7 +59,7 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
-    """Unpacks the wanted files of an archive.
+    """Unpacks the wanted files of an archive into a new folder.
 
     Raises:
         SelfRegError: It is damaged, encrypted or no archive at all, holds a path that leads out of the folder, a link
@@ -70,64 +69,47 @@ def unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
         raise SelfRegError(f"{archive} is neither a folder nor a zip or tar archive; unpack it and give the folder")
     folder.mkdir(parents=True)
     allowed = max(ALWAYS_ALLOWED, MAX_RATIO * archive.stat().st_size)
+    entries = tqdm(_entries(archive), desc=f"unpacking {archive.name}", unit=" files", leave=False, disable=None)
     try:
-        for entry in tqdm(
-            _entries(archive), desc=f"unpacking {archive.name}", unit=" files", leave=False, disable=None
-        ):
-            name = entry.name.replace("\\", "/")
-            path = PurePosixPath(name)
+        for name, size, regular, open_entry in entries:
+            path = PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name) or "\0" in name:
-                raise SelfRegError(
-                    f"{archive} holds the path {entry.name!r}, which leads out of it; nothing was written"
-                )
-            if entry.directory:
-                continue
-            if not entry.regular:
-                raise SelfRegError(f"{archive} holds {entry.name!r}, a link or a device; nothing was written")
-            allowed -= entry.size
+                raise SelfRegError(f"{archive} holds the path {name!r}, which leads out of it; nothing was written")
+            if not regular:
+                raise SelfRegError(f"{archive} holds {name!r}, a link or a device; nothing was written")
+            allowed -= size
             if allowed < 0:
                 raise SelfRegError(f"{archive} unpacks to more than {MAX_RATIO} times its size; nothing was written")
-            if _junk(name) or not wanted.search(name):
-                continue
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with entry.open() as source, target.open("xb") as copy:
-                shutil.copyfileobj(source, copy)
+            if not _junk(path.as_posix()) and wanted.search(path.as_posix()):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                with open_entry() as content, (folder / path).open("xb") as copy:
+                    shutil.copyfileobj(content, copy)
     except (FileExistsError, NotADirectoryError):
-        raise SelfRegError(f"{archive} holds {entry.name!r} twice; nothing was written") from None
+        raise SelfRegError(f"{archive} holds {name!r} twice; nothing was written") from None
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise SelfRegError(f"{archive} cannot be unpacked: {error}; download it again") from None
     except OSError as error:
         raise SelfRegError(f"{archive} cannot be unpacked: {error.strerror or error}") from None
 
 
-@dataclass(frozen=True)
-class _Entry:
-    name: str
-    size: int
-    directory: bool
-    regular: bool
-    open: Callable[[], IO[bytes]]
-
-
-def _entries(path: Path) -> Iterator[_Entry]:
+def _entries(path: Path) -> Iterator[tuple[str, int, bool, Callable[[], IO[bytes]]]]:
+    """Gives what is in an archive, without its folders: name, size, whether it is a plain file, and how to open it."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                kind = stat.S_IFMT(info.external_attr >> 16)  # 0 when it was made on Windows
-                regular = kind in (0, stat.S_IFREG)
-                yield _Entry(info.filename, info.file_size, info.is_dir(), regular, partial(archive.open, info))
+                if not info.is_dir():
+                    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 when it was made on Windows
+                    yield info.filename, info.file_size, kind in (0, stat.S_IFREG), partial(archive.open, info)
     else:
         with tarfile.open(path) as tar:
             for member in tar:
-                regular = member.isreg()
-                yield _Entry(member.name, member.size, member.isdir(), regular, partial(_member, tar, member))
+                if not member.isdir():
+                    yield member.name, member.size, member.isreg(), partial(_member, tar, member)
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     content = tar.extractfile(member)
-    if content is None:
-        raise tarfile.ReadError(f"{member.name} has no content")
+    assert content is not None  # as it is of every plain file
     return content
 
 
@@ -140,11 +122,10 @@ def _walk(folder: Path, wanted: "re.Pattern[str]") -> Iterator[Path]:
             continue
         visited.add(real)
         directories.sort()
-        for name in sorted(names):
-            path = Path(root, name)
-            relative = path.relative_to(folder).as_posix()
+        for name in names:
+            relative = Path(root, name).relative_to(folder).as_posix()
             if not _junk(relative) and wanted.search(relative):
-                yield path
+                yield folder / relative
 
 
 def _junk(name: str) -> bool:

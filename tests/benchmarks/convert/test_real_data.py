@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from archives import SHARED, about, convert, names
+from archives import ACDC_TEST, SHARED, benchmark_entry, convert, names
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
-from nnunetv2_selfreg.datasets.monuseg import read_polygons
+from nnunetv2_selfreg.benchmarks.monuseg import read_polygons
 
 
 def shared(name: str) -> Path:
@@ -24,19 +24,16 @@ def shared(name: str) -> Path:
     "patients", [("001", "002", "021"), pytest.param(None, marks=pytest.mark.slow)], ids=["three", "all"]
 )
 def test_acdc_volumes_arrive_unchanged(patients, raw, tmp_path):
-    source = shared("ACDC")
-    if patients is not None:
-        (tmp_path / "training").mkdir()
-        for patient in patients:
-            (tmp_path / "training" / f"patient{patient}").symlink_to(source / "training" / f"patient{patient}")
-        source = tmp_path / "training"
-    assert convert("acdc", source, "--allow-incomplete") == 0
+    folders = [
+        path for path in sorted((shared("ACDC") / "training").iterdir()) if not patients or path.name[7:] in patients
+    ]
+    (tmp_path / "training").mkdir()
+    for folder in folders:
+        (tmp_path / "training" / folder.name).symlink_to(folder)
+    assert convert("acdc", tmp_path / "training", "--allow-incomplete") == 0
     dataset = raw / "Dataset027_ACDC"
-    images = sorted(
-        path for folder in (SHARED / "ACDC" / "training").iterdir() for path in folder.glob("*_frame??.nii.gz")
-    )
-    images = [path for path in images if patients is None or path.name[7:10] in patients]
-    assert len(images) == (180 if patients is None else 6)
+    images = [path for folder in folders for path in sorted(folder.glob("*_frame??.nii.gz"))]
+    assert len(images) == 2 * len(folders)
     reader = SimpleITKIO()
     for path in images:
         name = path.name.removesuffix(".nii.gz")
@@ -49,11 +46,11 @@ def test_acdc_volumes_arrive_unchanged(patients, raw, tmp_path):
             assert np.array_equal(read[0][0], SimpleITK.GetArrayFromImage(volume))
             for what in ("spacing", "origin", "direction"):
                 assert read[1]["sitk_stuff"][what] == getattr(volume, f"Get{what.title()}")()
-    assert about(dataset)["complete"] is False
-    if patients is None:
-        assert len(names(dataset / "imagesTr")) == 160
-        assert len(about(dataset)["missing"]["test"]) == 10
-        assert about(dataset)["missing"]["train"] == []
+    missing = {f"patient{number:03d}" for number in range(1, 101)} - {folder.name for folder in folders}
+    test = {f"patient{number}" for number in ACDC_TEST}
+    assert benchmark_entry(dataset)["missing"] == {"train": sorted(missing - test), "test": sorted(missing & test)}
+    assert benchmark_entry(dataset)["complete"] is (not missing)
+    assert len(names(dataset / "imagesTr")) + len(names(dataset / "imagesTs")) == len(images)
 
 
 @pytest.mark.slow
@@ -61,15 +58,16 @@ def test_glas_pictures_arrive_unchanged(raw):
     source = shared("GlaS")
     convert("glas", source, "--allow-incomplete")
     dataset = raw / "Dataset227_GlaS"
-    for path in [path for path in sorted(source.iterdir()) if not path.stem.endswith("_anno")]:
+    pictures = [path for path in sorted(source.iterdir()) if not path.stem.endswith("_anno")]
+    for path in pictures:
         part = "Tr" if path.stem.startswith("train") else "Ts"
         image, _ = NaturalImage2DIO().read_images([str(dataset / f"images{part}" / f"{path.stem}_0000.png")])
         labels, _ = NaturalImage2DIO().read_seg(str(dataset / f"labels{part}" / f"{path.stem}.png"))
         assert np.array_equal(image[:, 0], np.asarray(Image.open(path)).transpose(2, 0, 1))
         ids = np.asarray(Image.open(path.with_stem(f"{path.stem}_anno")))
         assert np.array_equal(labels[0, 0], (ids > 0).astype(float))
-    assert len(names(dataset / "imagesTr")) == 30
-    assert len(names(dataset / "imagesTs")) == 10
+    assert len(names(dataset / "imagesTr")) == sum(path.stem.startswith("train") for path in pictures)
+    assert len(names(dataset / "imagesTs")) == sum(path.stem.startswith("test") for path in pictures)
 
 
 def ray_cast(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -2,25 +2,21 @@
 
 import argparse
 import shutil
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from nnunetv2_selfreg import __version__
-from nnunetv2_selfreg.datasets.benchmark import Benchmark, CaseError, Staging, Survey
-from nnunetv2_selfreg.datasets.raw import PREPROCESSED, SPLITS, RawDataset, Splits, make_splits
-from nnunetv2_selfreg.datasets.source import collect
+from nnunetv2_selfreg.benchmarks.benchmark import SHOWN, Benchmark, CaseError, Staging, Survey
+from nnunetv2_selfreg.benchmarks.raw import PREPROCESSED, SPLITS, RawDataset, make_splits
+from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS
+from nnunetv2_selfreg.benchmarks.source import collect
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import listed
 
-BENCHMARKS = ("acdc", "synapse", "glas", "monuseg", "digestpath", "ebhi")
 SIZES = (224,)
-SHOWN = 10
 _UNPACKED = "unpacked"
-_LAYOUT = "documentation/datasets.md shows the layout"
-_DEFAULTS = "acdc 27, synapse 127, glas 227, monuseg 327, digestpath 427, ebhi 527, one more with --size"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,9 +32,9 @@ def main(arguments: Sequence[str]) -> int:
         SelfRegError: The archive is not what the protocol asks for, or the data set cannot be written.
     """
     parsed = _parser().parse_args(arguments)
-    benchmark: Benchmark = import_module(f"nnunetv2_selfreg.datasets.{parsed.benchmark}").BENCHMARK
+    benchmark = BENCHMARKS[parsed.benchmark]
     if parsed.size and not benchmark.resizable:
-        raise SelfRegError(f"--size: {benchmark.name} is used at its own size; leave it out")
+        raise SelfRegError(f"--size: {benchmark.protocol.dataset} is used at its own size; leave it out")
     if parsed.instances and (not benchmark.instances or parsed.size):
         raise SelfRegError("--instances: only monuseg has instance ids, at its own size; leave it out")
     number = parsed.number or benchmark.number + bool(parsed.size)
@@ -76,100 +72,86 @@ def convert(
     """
     with raw.staging() as folder:
         (folder / _UNPACKED).mkdir()
-        survey = benchmark.survey(collect(sources, benchmark.wanted, folder / _UNPACKED))
+        survey = Survey.of(benchmark, collect(sources, benchmark.wanted, folder / _UNPACKED))
         if not survey.cases:
-            raise SelfRegError(f"{sources[0]} is not {benchmark.title}: no {benchmark.example} in it; {_LAYOUT}")
+            raise SelfRegError(
+                f"{sources[0]} is not {benchmark.dataset}'s archive: no {benchmark.example} in it; "
+                "documentation/datasets.md shows the layout"
+            )
         _refuse(benchmark, survey, allow_incomplete)
-        if benchmark.grouped and not benchmark.patches:
-            raw.check_splits(make_splits({case.name: case.group for case in survey.cases if case.part == "train"}))
         staging = Staging(folder, benchmark.ending, size, instances)
-        groups = _write_cases(benchmark, survey, staging)
+        _write_cases(benchmark, survey, staging)
         _refuse(benchmark, survey, allow_incomplete)
-        if not groups["train"]:
-            raise SelfRegError(f"{sources[0]} holds no training case that can be used; nnU-Net needs some")
         shutil.rmtree(folder / _UNPACKED)
-        splits = make_splits(groups["train"]) if benchmark.grouped else []
+        train, test = staging.names("train"), staging.names("test")
+        if not train:
+            raise SelfRegError(f"{sources[0]} holds no training case that can be used; nnU-Net needs some")
+        protocol = benchmark.protocol
+        splits = make_splits({name: protocol.cluster_of(name) for name in train}) if protocol.cluster else []
         if splits:
             raw.write_splits(splits, folder)
-        _write_dataset_json(benchmark, survey, folder, len(groups["train"]), size)
-    counts = [f"{len(groups['train'])} training and {len(groups['test'])} test cases"]
-    counts += [f"{count} {what}" for what, count in staging.counts.items() if count]
-    return [f"wrote {raw.folder}: {'; '.join(counts)}", *survey.notes, *_lacks(survey), *_about_splits(raw, splits)]
+        _write_dataset_json(benchmark, survey, staging, len(train))
+    counts = [f"{len(train)} training and {len(test)} test cases"]
+    counts += [f"{count} {what}" for what, count in staging.skipped.items() if count]
+    lines = [f"wrote {raw.folder}: {'; '.join(counts)}", *survey.notes]
+    if survey.problems:
+        lines.append(f"incomplete, and marked so in dataset.json: {_problems(survey)}")
+    if splits and raw.splits:
+        lines.append(f"wrote {len(splits)} folds to {raw.splits}, where nnU-Net reads them")
+    elif splits:
+        place = f"{PREPROCESSED}/{raw.folder.name}/{SPLITS}"
+        lines.append(f"{PREPROCESSED} is not set: before training, copy {raw.folder / SPLITS} to {place}")
+    return lines
 
 
-def _write_cases(benchmark: Benchmark, survey: Survey, staging: Staging) -> dict[str, dict[str, str]]:
-    """Writes every case that can be used and gives the groups of what was written, by part and case."""
-    groups: dict[str, dict[str, str]] = {"train": {}, "test": {}}
+def _write_cases(benchmark: Benchmark, survey: Survey, staging: Staging) -> None:
+    """Writes every case that can be used, and notes the others; a part without cases is an empty folder."""
     for kind in ("images", "labels"):
-        for suffix in ("Tr", "Ts"):
-            (staging.folder / f"{kind}{suffix}").mkdir()
-    for case in tqdm(survey.cases, desc=benchmark.name, unit="case", disable=None):
+        staging.folder_of(kind, "train"), staging.folder_of(kind, "test")
+    for case in tqdm(survey.cases, desc=benchmark.protocol.dataset, unit="case", disable=None):
         try:
-            written = benchmark.write(case, staging)
+            benchmark.write(case, staging)
         except CaseError as error:
             survey.problem(error.kind, str(error))
             survey.missing[case.part].append(case.name)
-        else:
-            groups[case.part].update(dict.fromkeys(written, case.group))
-    return groups
 
 
-def _write_dataset_json(
-    benchmark: Benchmark, survey: Survey, folder: Path, training_cases: int, size: int | None
-) -> None:
+def _write_dataset_json(benchmark: Benchmark, survey: Survey, staging: Staging, training_cases: int) -> None:
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
+    size = staging.size
     resized = f"; pictures and masks resized to {size}x{size}, bilinearly, masks then > 0" if size else ""
-    about: Mapping[str, Any] = {
-        "name": benchmark.name,
-        "protocol": benchmark.protocol + resized,
-        "size": size,
-        "missing": survey.missing,
-        "problems": survey.problems,
-        "complete": not survey.problems,
-    }
     generate_dataset_json(
-        str(folder),
+        str(staging.folder),
         {str(index): channel for index, channel in enumerate(benchmark.channels)},
-        dict(benchmark.labels),
+        {name: value for value, name in enumerate(("background", *benchmark.protocol.classes))},
         training_cases,
         benchmark.ending,
         dataset_name=benchmark.dataset,
         reference=benchmark.reference,
         license=benchmark.licence,
         converted_by=f"nnunetv2-selfreg {__version__}",
-        benchmark=about,
+        benchmark={
+            "name": benchmark.protocol.dataset,
+            "protocol": benchmark.description + resized,
+            "size": size,
+            "missing": survey.missing,
+            "problems": survey.problems,
+            "complete": not survey.problems,
+        },
     )
 
 
 def _refuse(benchmark: Benchmark, survey: Survey, allow_incomplete: bool) -> None:
     if survey.problems and not allow_incomplete:
         raise SelfRegError(
-            f"{benchmark.name} is not complete: {_problems(survey)}; mend this, or add --allow-incomplete to leave "
-            "these out and mark the result"
+            f"{benchmark.protocol.dataset} is not complete: {_problems(survey)}; mend this, or add --allow-incomplete "
+            "to leave these out and mark the result"
         )
 
 
 def _problems(survey: Survey) -> str:
-    return "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in survey.problems.items())
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def _lacks(survey: Survey) -> list[str]:
-    return [f"incomplete, and marked so in dataset.json: {_problems(survey)}"] if survey.problems else []
-
-
-def _about_splits(raw: RawDataset, splits: Splits) -> list[str]:
-    if not splits:
-        return []
-    place = raw.folder / SPLITS
-    if raw.splits is not None:
-        return [f"wrote {len(splits)} folds to {raw.splits}, where nnU-Net reads them"]
-    return [f"{PREPROCESSED} is not set: before training, copy {place} to {PREPROCESSED}/{raw.name}/{SPLITS}"]
+    return "; ".join(f"{len(names)} {kind}: {listed(names, SHOWN)}" for kind, names in survey.problems.items())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -183,7 +165,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "sources", type=Path, nargs="+", metavar="SOURCE", help="the archive, or the folder that it unpacks to"
     )
-    parser.add_argument("-d", dest="number", type=_number, metavar="ID", help=f"of the data set; default: {_DEFAULTS}")
+    numbers = ", ".join(f"{name} {benchmark.number}" for name, benchmark in BENCHMARKS.items())
+    parser.add_argument(
+        "-d",
+        dest="number",
+        type=_number,
+        metavar="ID",
+        help=f"of the data set; default: {numbers}, one more with --size",
+    )
     parser.add_argument("--size", type=int, choices=SIZES, help="resize as the protocol trains (glas, monuseg)")
     parser.add_argument("--instances", action="store_true", help="write instance ids besides (monuseg)")
     parser.add_argument(

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from archives import MONUSEG_TRAIN, about, aperio, convert, names, snapshot, volume, write_volume
+from archives import MONUSEG_TRAIN, aperio, benchmark_entry, convert, names, snapshot, volume, write_volume
 from PIL import Image
 
-from nnunetv2_selfreg.datasets import volumes
+from nnunetv2_selfreg.benchmarks import volumes
 from nnunetv2_selfreg.errors import SelfRegError
 
 NAMES = ["acdc", "synapse", "glas", "monuseg", "digestpath", "ebhi"]
@@ -37,8 +37,8 @@ def check(kind: str, source: Path, raw: Path, said: str, case: str, part: str) -
     assert not raw.exists() or names(raw) == []
     assert convert(kind, source, "--allow-incomplete") == 0
     (dataset,) = raw.iterdir()
-    assert about(dataset)["complete"] is False
-    assert about(dataset)["missing"] == {"train": [], "test": []} | ({part: [case]} if case else {})
+    assert benchmark_entry(dataset)["complete"] is False
+    assert benchmark_entry(dataset)["missing"] == {"train": [], "test": []} | ({part: [case]} if case else {})
     if case:
         assert not [path for path in dataset.rglob("*") if path.name.startswith((f"{case}_0000", f"{case}."))]
 
@@ -109,7 +109,7 @@ def test_pictures_missing_from_a_set_without_published_names(kind, count, copy_o
         convert(kind, source)
     convert(kind, source, "--allow-incomplete")
     (dataset,) = raw.iterdir()
-    assert about(dataset)["missing"] == {"train": [], "test": [], "train or test": [said]}
+    assert benchmark_entry(dataset)["missing"] == {"train": [], "test": [], "train or test": [said]}
 
 
 def test_a_positive_without_mask_is_no_negative(copy_of, raw):
@@ -299,7 +299,9 @@ def test_another_archive_is_always_refused(asked, given, archive, raw):
 
 
 def test_the_test_patients_of_the_challenge_are_not_the_archive(archive, raw):
-    with pytest.raises(SelfRegError, match="is not ACDC's training archive"):
+    with pytest.raises(
+        SelfRegError, match=r"is not ACDC's archive: no training/patient001/patient001_frame01\.nii\.gz in it"
+    ):
         convert("acdc", archive("acdc") / "database" / "testing", "--allow-incomplete")
 
 

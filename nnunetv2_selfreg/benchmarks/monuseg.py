@@ -9,49 +9,67 @@ instances that overlap, the later in the file wins.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from nnunetv2_selfreg.datasets.benchmark import (
-    EXTRA,
-    MISMATCHING,
-    UNREADABLE,
-    Benchmark,
-    Case,
-    CaseError,
-    Part,
-    Staging,
-    Survey,
-)
-from nnunetv2_selfreg.datasets.pictures import read_rgb, resize, resize_mask, write_png
+from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, CaseError, Staging, listed_split
+from nnunetv2_selfreg.benchmarks.pictures import read_rgb, write_pair
+from nnunetv2_selfreg.benchmarks.protocol import NATIVE, SMALL, Protocol
+from nnunetv2_selfreg.benchmarks.published import AT_224, BASELINE, OF_PICTURES, PAPER, row
 from nnunetv2_selfreg.errors import SelfRegError
 
-TRAIN = """
-    TCGA-18-5592-01Z-00-DX1 TCGA-21-5784-01Z-00-DX1 TCGA-21-5786-01Z-00-DX1 TCGA-38-6178-01Z-00-DX1
-    TCGA-49-4488-01Z-00-DX1 TCGA-50-5931-01Z-00-DX1 TCGA-A7-A13E-01Z-00-DX1 TCGA-A7-A13F-01Z-00-DX1
-    TCGA-AR-A1AK-01Z-00-DX1 TCGA-AR-A1AS-01Z-00-DX1 TCGA-AY-A8YK-01A-01-TS1 TCGA-B0-5698-01Z-00-DX1
-    TCGA-B0-5710-01Z-00-DX1 TCGA-B0-5711-01Z-00-DX1 TCGA-CH-5767-01Z-00-DX1 TCGA-DK-A2I6-01A-01-TS1
-    TCGA-E2-A14V-01Z-00-DX1 TCGA-E2-A1B5-01Z-00-DX1 TCGA-G2-A2EK-01A-02-TSB TCGA-G9-6336-01Z-00-DX1
-    TCGA-G9-6348-01Z-00-DX1 TCGA-G9-6356-01Z-00-DX1 TCGA-G9-6362-01Z-00-DX1 TCGA-G9-6363-01Z-00-DX1
-    TCGA-HE-7128-01Z-00-DX1 TCGA-HE-7129-01Z-00-DX1 TCGA-HE-7130-01Z-00-DX1 TCGA-KB-A93J-01A-01-TS1
-    TCGA-NH-A8F7-01A-01-TS1 TCGA-RD-A8N9-01A-01-TS1
+TRAIN = [
+    f"TCGA-{name}"
+    for name in """
+    18-5592-01Z-00-DX1 21-5784-01Z-00-DX1 21-5786-01Z-00-DX1 38-6178-01Z-00-DX1 49-4488-01Z-00-DX1 50-5931-01Z-00-DX1
+    A7-A13E-01Z-00-DX1 A7-A13F-01Z-00-DX1 AR-A1AK-01Z-00-DX1 AR-A1AS-01Z-00-DX1 AY-A8YK-01A-01-TS1 B0-5698-01Z-00-DX1
+    B0-5710-01Z-00-DX1 B0-5711-01Z-00-DX1 CH-5767-01Z-00-DX1 DK-A2I6-01A-01-TS1 E2-A14V-01Z-00-DX1 E2-A1B5-01Z-00-DX1
+    G2-A2EK-01A-02-TSB G9-6336-01Z-00-DX1 G9-6348-01Z-00-DX1 G9-6356-01Z-00-DX1 G9-6362-01Z-00-DX1 G9-6363-01Z-00-DX1
+    HE-7128-01Z-00-DX1 HE-7129-01Z-00-DX1 HE-7130-01Z-00-DX1 KB-A93J-01A-01-TS1 NH-A8F7-01A-01-TS1 RD-A8N9-01A-01-TS1
 """.split()
-TEST = """
-    TCGA-2Z-A9J9-01A-01-TS1 TCGA-44-2665-01B-06-BS6 TCGA-69-7764-01A-01-TS1 TCGA-A6-6782-01A-01-BS1
-    TCGA-AC-A2FO-01A-01-TS1 TCGA-AO-A0J2-01A-01-BSA TCGA-CU-A0YN-01A-02-BSB TCGA-EJ-A46H-01A-03-TSC
-    TCGA-FG-A4MU-01B-01-TS1 TCGA-GL-6846-01A-01-BS1 TCGA-HC-7209-01A-01-TS1 TCGA-HT-8564-01Z-00-DX1
-    TCGA-IZ-8196-01A-01-BS1 TCGA-ZF-A9R5-01A-01-TS1
+]
+TEST = [
+    f"TCGA-{name}"
+    for name in """
+    2Z-A9J9-01A-01-TS1 44-2665-01B-06-BS6 69-7764-01A-01-TS1 A6-6782-01A-01-BS1 AC-A2FO-01A-01-TS1 AO-A0J2-01A-01-BSA
+    CU-A0YN-01A-02-BSB EJ-A46H-01A-03-TSC FG-A4MU-01B-01-TS1 GL-6846-01A-01-BS1 HC-7209-01A-01-TS1 HT-8564-01Z-00-DX1
+    IZ-8196-01A-01-BS1 ZF-A9R5-01A-01-TS1
 """.split()
+]
 OTHERS = 7  # of the 37 pictures in the training archive since 2018
 SIZE = (1000, 1000)
 
 Polygon = NDArray[np.float64]
 
-_WANTED = re.compile(r"(?:^|/)(TCGA(?:-[A-Z0-9]+)+)\.(?:(tiff?)|xml)$")
+_NATIVE = Protocol(
+    title="MoNuSeg",
+    dataset="monuseg",
+    split="14 test images",
+    classes=("nucleus",),
+    metrics=OF_PICTURES,
+    folds=5,
+    cases=14,
+    clusters=14,
+    sizes=(NATIVE,),
+)
+PROTOCOLS = {
+    "monuseg": _NATIVE,
+    "monuseg224": replace(
+        _NATIVE,
+        sizes=(SMALL,),
+        published=(
+            row("U-Net", 76.45, PAPER, BASELINE),
+            row("SelfReg-UNet", 80.18, PAPER, AT_224),
+            row("SelfReg-UNet", 67.07, "a public leaderboard", f"{AT_224}; listed beside a Dice of 80.18", "iou"),
+        ),
+    ),
+}
 
 
 def read_polygons(path: Path) -> list[Polygon]:
@@ -80,9 +98,9 @@ def read_polygons(path: Path) -> list[Polygon]:
             for region in regions
         ]
     except (ParseError, DefusedXmlException, KeyError, ValueError, OSError) as error:
-        raise CaseError(UNREADABLE, f"{path.name} ({type(error).__name__}: {str(error).splitlines()[0]})") from None
+        raise CaseError("unreadable", f"{path.name} ({type(error).__name__}: {str(error).splitlines()[0]})") from None
     if root.tag != "Annotations" or not polygons or not all(np.isfinite(polygon).all() for polygon in polygons):
-        raise CaseError(UNREADABLE, f"{path.name} (no polygons of an Aperio annotation)")
+        raise CaseError("unreadable", f"{path.name} (no polygons of an Aperio annotation)")
     return [polygon.reshape(-1, 2) for polygon in polygons]
 
 
@@ -106,55 +124,28 @@ def fill(polygons: Iterable[Polygon], shape: tuple[int, int]) -> NDArray[np.uint
     return instances
 
 
-def _survey(files: Sequence[Path]) -> Survey:
-    survey = Survey()
-    found = {(name, bool(tif)): path for (name, tif), path in survey.unique(files, _WANTED).items()}
-    parts: tuple[tuple[Part, list[str]], ...] = (("train", TRAIN), ("test", TEST))
-    for part, names in parts:
-        for name in names:
-            image, label = found.pop((name, True), None), found.pop((name, False), None)
-            survey.pair(name, part, image, label, f"{name}.tif and {name}.xml")
-    others = sorted({str(name) for name, _ in found})
-    if len(others) > OTHERS:
-        for name in others:
-            survey.problem(EXTRA, name)
-    elif others:
-        survey.notes.append(f"left out {len(others)} pictures that are no part of this protocol: {', '.join(others)}")
-    return survey
-
-
-def _write(case: Case, staging: Staging) -> list[str]:
+def _write(case: ArchiveCase, staging: Staging) -> None:
     assert case.label is not None
-    image = read_rgb(case.image)
-    if image.shape[:2] != SIZE:
-        raise CaseError(MISMATCHING, f"{case.image.name} ({image.shape[1]}x{image.shape[0]}, not 1000x1000)")
+    image = read_rgb(case.image, SIZE)
     polygons = read_polygons(case.label)
     instances = fill(polygons, SIZE)
-    mask = instances > 0
-    staging.counts["polygons of fewer than 3 corners skipped"] += sum(len(polygon) < 3 for polygon in polygons)
-    if staging.size:
-        image, mask = resize(image, staging.size), resize_mask(mask, staging.size)
-    write_png(image, staging.image(case.part, case.name))
-    write_png(mask, staging.label(case.part, case.name))
+    staging.skipped["polygons of fewer than 3 corners skipped"] += sum(len(polygon) < 3 for polygon in polygons)
+    write_pair(staging, case, image, instances > 0)
     if staging.instances:
-        write_png(instances, staging.instance(case.part, case.name))
-    return [case.name]
+        Image.fromarray(instances).save(staging.path("instances", case.part, case.name))
 
 
 BENCHMARK = Benchmark(
-    name="monuseg",
+    _NATIVE,
     dataset="MoNuSeg",
     number=327,
-    title="MoNuSeg 2018's training and test archives",
     example="TCGA-18-5592-01Z-00-DX1.tif with TCGA-18-5592-01Z-00-DX1.xml",
-    wanted=_WANTED,
-    survey=_survey,
+    wanted=re.compile(r"(?:^|/)(?P<name>TCGA(?:-[A-Z0-9]+)+)\.(?:tiff?|(?P<label>xml))$"),
+    templates=("{}.tif", "{}.xml"),
+    sort=listed_split(TRAIN, TEST, OTHERS),
     write=_write,
-    channels=["R", "G", "B"],
-    labels={"background": 0, "nucleus": 1},
-    ending=".png",
-    protocol="30 training and 14 test pictures by name; any nucleus against background; a pixel is foreground when its "
-    "centre lies in a polygon (even-odd, edges included)",
+    description="30 training and 14 test pictures by name; any nucleus against background; a pixel is foreground when "
+    "its centre lies in a polygon (even-odd, edges included)",
     licence="CC BY-NC-SA 4.0",
     reference="Kumar et al., A Multi-Organ Nucleus Segmentation Challenge, IEEE TMI 2020",
     resizable=True,

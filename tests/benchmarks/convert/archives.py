@@ -10,9 +10,9 @@ import SimpleITK
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunetv2_selfreg.datasets.convert import main
+from nnunetv2_selfreg.benchmarks.convert import main
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 ACDC_TEST = "002 003 008 009 012 014 017 024 042 048 049 053 055 064 067 079 081 088 092 095".split()
 SYNAPSE_TEST = "01 02 03 04 08 22 25 29 32 35 36 38".split()
@@ -191,7 +191,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def about(dataset: Path) -> dict[str, Any]:
+def benchmark_entry(dataset: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((dataset / "dataset.json").read_text())["benchmark"]
     return content
 

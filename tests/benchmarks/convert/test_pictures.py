@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunetv2_selfreg.datasets.benchmark import CaseError
-from nnunetv2_selfreg.datasets.pictures import binary, read_mask, read_rgb, resize, resize_mask
+from nnunetv2_selfreg.benchmarks.benchmark import CaseError
+from nnunetv2_selfreg.benchmarks.pictures import binary, read_mask, read_rgb, resize
 
 
 def bilinear(plane, size):
@@ -38,8 +38,8 @@ def test_pictures_are_sampled_bilinearly_without_smoothing(shape):
 def test_any_touched_pixel_of_a_mask_counts(shape):
     mask = np.random.default_rng(1).random(shape) > 0.8
     expected = bilinear(mask.astype(float) * 255, 16) > 0.5  # rounded to 8 bits, above 0
-    assert np.array_equal(resize_mask(mask, 16), expected)
-    assert resize_mask(mask, 16).mean() > mask.mean()
+    assert np.array_equal(resize(mask, 16), expected)
+    assert resize(mask, 16).mean() > mask.mean()
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_cut_off_and_foreign_files_are_unreadable(ending, tmp_path):
 @pytest.mark.parametrize(
     ("values", "expected"), [([0, 0], [0, 0]), ([0, 1], [0, 1]), ([0, 255], [0, 1]), ([9, 240], [0, 1])]
 )
-def test_masks_of_two_values(values, expected, tmp_path):
-    assert binary(np.array([values]), tmp_path).tolist() == [[bool(value) for value in expected]]
+def test_masks_of_two_values(values, expected):
+    assert binary(np.array([values]), "case").tolist() == [[bool(value) for value in expected]]
 
 
 @pytest.mark.parametrize("values", [[0, 2], [0, 128, 255], [0, 300], [100, 100]])
-def test_masks_of_other_values_are_refused(values, tmp_path):
-    with pytest.raises(CaseError, match="not a mask of two values"):
-        binary(np.array([values]), tmp_path)
+def test_masks_of_other_values_are_refused(values):
+    with pytest.raises(CaseError, match=r"^case \(not a mask of two values"):
+        binary(np.array([values]), "case")

@@ -13,7 +13,7 @@ from archives import (
     MONUSEG_TRAIN,
     SYNAPSE_TEST,
     SYNAPSE_TRAIN,
-    about,
+    benchmark_entry,
     convert,
     large_picture,
     names,
@@ -23,7 +23,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
-from nnunetv2_selfreg.datasets.digestpath import patches
+from nnunetv2_selfreg.benchmarks.digestpath import patches
 
 
 def read(dataset: Path, part: str, name: str, ending: str) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -55,11 +55,11 @@ def test_acdc(archive, raw, capsys):
         assert np.array_equal(labels, expected[1])
         assert properties["spacing"] == pytest.approx([10, 1.5, 1.4])
         assert properties["sitk_stuff"]["origin"] == pytest.approx((3, -4, 5))
-    assert about(dataset)["complete"] is True
-    assert about(dataset)["missing"] == {"train": [], "test": []}
+    assert benchmark_entry(dataset)["complete"] is True
+    assert benchmark_entry(dataset)["missing"] == {"train": [], "test": []}
     said = capsys.readouterr().out
     assert "160 training and 40 test cases" in said
-    assert "left out 2 patients beyond 100" in said
+    assert "left out 2 patients that are no part of this protocol: patient101, patient150\n" in said
     assert "nnUNetv2_plan_and_preprocess -d 27 -c 2d --verify_dataset_integrity" in said
 
 
@@ -100,14 +100,14 @@ def test_synapse(archive, raw, capsys):
     expected, btcv = volume(8, 14)
     assert np.array_equal(image[0], expected)
     # the organ's name as BTCV and as the benchmark number it
-    organs = {8: "aorta", 4: "gallbladder", 3: "left kidney", 2: "right kidney", 6: "liver", 11: "pancreas"}
+    organs = {8: "aorta", 4: "gallbladder", 3: "kidney L", 2: "kidney R", 6: "liver", 11: "pancreas"}
     organs |= {1: "spleen", 7: "stomach"}
     content = json.loads((dataset / "dataset.json").read_text())
     for value in range(14):
         assert set(labels[btcv == value]) == {content["labels"][organs.get(value, "background")]}
     assert content["labels"]["stomach"] == 8
     assert content["channel_names"] == {"0": "CT"}
-    assert "left out 1 scans" in capsys.readouterr().out
+    assert "left out 1 patients that are no part of this protocol: img0061\n" in capsys.readouterr().out
     assert not (dataset / "splits_final.json").exists()
 
 
@@ -124,7 +124,7 @@ def test_glas(archive, raw):
         assert np.array_equal(image[:, 0].transpose(1, 2, 0), np.asarray(Image.open(flat / f"{name}.bmp")))
         assert np.array_equal(labels[0], np.asarray(Image.open(flat / f"{name}_anno.bmp")) > 0)
     assert json.loads((dataset / "dataset.json").read_text())["channel_names"] == {"0": "R", "1": "G", "2": "B"}
-    assert about(dataset)["size"] is None
+    assert benchmark_entry(dataset)["size"] is None
 
 
 def test_glas_as_the_protocol_trains_it(archive, raw, capsys):
@@ -133,8 +133,8 @@ def test_glas_as_the_protocol_trains_it(archive, raw, capsys):
     image, labels, _ = read(dataset, "Ts", "testA_60", ".png")
     assert image.shape == (3, 1, 224, 224)
     assert set(np.unique(labels)) == {0, 1}
-    assert about(dataset)["size"] == 224
-    assert "resized to 224x224" in about(dataset)["protocol"]
+    assert benchmark_entry(dataset)["size"] == 224
+    assert "resized to 224x224" in benchmark_entry(dataset)["protocol"]
     assert "-d 228 " in capsys.readouterr().out
 
 
@@ -162,7 +162,7 @@ def test_monuseg(archive, raw, capsys):
     assert np.array_equal(labels[0], expected > 0)
     said = capsys.readouterr().out
     assert "44 polygons of fewer than 3 corners skipped" in said
-    assert f"left out 7 pictures that are no part of this protocol: {MONUSEG_OTHERS[0]}" in said
+    assert f"left out 7 images that are no part of this protocol: {MONUSEG_OTHERS[0]}" in said
 
 
 def test_monuseg_from_two_sources_at_224(archive, raw):
@@ -198,7 +198,7 @@ def test_digestpath(archive, raw, capsys):
         assert labels[0, :11, :11].all()
     assert sum(map(len, patches.values())) == 5
     assert "pictures with a mask gave no patch" in capsys.readouterr().out
-    assert "seed 0" in about(dataset)["protocol"]
+    assert "seed 0" in benchmark_entry(dataset)["protocol"]
 
 
 @pytest.mark.parametrize(

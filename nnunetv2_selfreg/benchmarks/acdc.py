@@ -1,0 +1,115 @@
+"""ACDC: short-axis cardiac MRI of 100 patients, end-diastole and end-systole.
+
+The split of 70, 10 and 20 patients is the one that most papers on U-Net variants use; the challenge's own test
+patients (101 to 150) are no part of it.
+"""
+
+import re
+
+from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, Part, Staging, Survey
+from nnunetv2_selfreg.benchmarks.protocol import Protocol
+from nnunetv2_selfreg.benchmarks.published import (
+    BASELINE,
+    LATER,
+    OF_VOLUMES,
+    PAPER,
+    RELEASE,
+    REVISITED,
+    cross_validation,
+    row,
+)
+from nnunetv2_selfreg.benchmarks.volumes import write_volume
+
+PATIENTS = range(1, 101)
+TEST = {2, 3, 8, 9, 12, 14, 17, 24, 42, 48, 49, 53, 55, 64, 67, 79, 81, 88, 92, 95}
+CLASSES = ("RV", "Myo", "LV")
+
+_CHOSEN = """checkpoint chosen on the test set, the best test epoch, as the released code does; a single network; \
+users report lower retrains"""
+PROTOCOLS = {
+    "acdc": Protocol(
+        title="ACDC",
+        dataset="acdc",
+        split="20 test patients (40 volumes) of the 70/10/20 split",
+        classes=CLASSES,
+        metrics=OF_VOLUMES,
+        ensemble=True,
+        cases=40,
+        clusters=20,
+        unit="patients",
+        volumes="volumes",
+        cluster=r"(patient\d{3})_frame\d{2}",
+        published=(
+            row("U-Net", 89.68, PAPER, BASELINE),
+            row("SelfReg-UNet", 91.43, PAPER, _CHOSEN, "dice", CLASSES, (88.92, 89.49, 95.88)),
+            row("SwinUnet", 90.0, PAPER, BASELINE, "dice", CLASSES, (88.55, 85.62, 95.83)),
+            row("SelfReg-SwinUnet", 91.49, PAPER, _CHOSEN, "dice", CLASSES, (89.49, 89.27, 95.7)),
+            row("MSVM-UNet", 92.58, "Chen et al., MSVM-UNet, arXiv 2408.13735", LATER),
+            row("nnFormer", 92.06, "Zhou et al., nnFormer, arXiv 2109.03201", LATER),
+            cross_validation("nnU-Net 3d_fullres (original)", 91.54, REVISITED),
+            cross_validation("nnU-Net 3d_fullres (ResEnc M)", 91.99, REVISITED),
+            cross_validation("MedNeXt-L k3", 92.65, REVISITED),
+            cross_validation("nnU-Net 2d", 91.65, RELEASE),
+            cross_validation("nnU-Net ensemble", 92.28, RELEASE),
+        ),
+    )
+}
+
+
+def _sort(survey: Survey) -> None:
+    for number in PATIENTS:
+        patient = f"patient{number:03d}"
+        part: Part = "test" if number in TEST else "train"
+        mine = [(name, label) for name, label in survey.files if name.startswith(patient)]
+        if not mine:
+            survey.lacks(part, patient)
+            continue
+        labelled = {name for name, label in mine if label}
+        frames = _frames(survey, patient) or labelled
+        for name in sorted(frames):
+            survey.pair(name, part)
+        for name in sorted(labelled - frames):
+            survey.problem("extra", name)
+    survey.leave_out(name[:10] for name, _ in survey.files if int(name[7:10]) not in PATIENTS)
+
+
+def _frames(survey: Survey, patient: str) -> set[str]:
+    """The names of end-diastole and end-systole by the patient's Info.cfg; none, and a problem, if it does not tell."""
+    info = survey.files.pop((patient, False), None)
+    if info is None:
+        survey.problem("missing", f"{patient}/Info.cfg")
+        return set()
+    try:
+        numbers = re.findall(rb"^(?:ED|ES):\s*(\d+)", info.read_bytes(), re.MULTILINE)
+    except OSError as error:
+        survey.problem("unreadable", f"{patient}/Info.cfg ({error.strerror})")
+        return set()
+    frames = {f"{patient}_frame{int(number):02d}" for number in numbers}
+    if len(frames) != 2:
+        survey.problem("mismatching", f"{patient}/Info.cfg (does not name ED and ES)")
+        return set()
+    return frames
+
+
+def _write(case: ArchiveCase, staging: Staging) -> None:
+    write_volume(case, staging, {value: value for value in range(len(CLASSES) + 1)})
+
+
+BENCHMARK = Benchmark(
+    PROTOCOLS["acdc"],
+    dataset="ACDC",
+    number=27,
+    example="training/patient001/patient001_frame01.nii.gz",
+    # the 4D series of a patient is patientNNN_4d.nii.gz
+    wanted=re.compile(r"(?:^|/)(?P<name>patient\d{3}(?:_frame\d+)?)(?:/Info\.cfg|(?P<label>_gt)?\.nii(?:\.gz)?)$"),
+    templates=("{}.nii.gz", "{}_gt.nii.gz"),
+    sort=_sort,
+    write=_write,
+    description="70/10/20 patients by the published lists: the 70 training and 10 validation patients are trained on, "
+    "with nnU-Net's folds by patient; test on both frames of the 20 test patients",
+    licence="CC BY-NC-SA 4.0",
+    reference="Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures Segmentation and "
+    "Diagnosis: Is the Problem Solved?, IEEE TMI 2018",
+    channels=["cineMRI"],
+    ending=".nii.gz",
+)

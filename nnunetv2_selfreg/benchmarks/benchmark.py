@@ -1,0 +1,184 @@
+"""What a benchmark's module tells the converter: which files it wants, what must be there, how a case is written."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from nnunetv2_selfreg.benchmarks.protocol import Protocol
+from nnunetv2_selfreg.files import listed
+
+Part = Literal["train", "test"]
+Problem = Literal["missing", "extra", "unreadable", "mismatching", "with wrong label values"]
+
+SHOWN = 10
+SEED = 0
+TEST_SHARE = 0.2
+
+_FOLDERS = {"train": "Tr", "test": "Ts"}
+
+
+class CaseError(Exception):
+    """One case cannot be used: the kind of problem, the file and what is wrong with it."""
+
+    def __init__(self, kind: Problem, what: str) -> None:
+        super().__init__(what)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class ArchiveCase:
+    """An image of the archive and its annotation."""
+
+    name: str  # nnU-Net's case identifier
+    part: Part
+    image: Path
+    label: Path | None  # None where the benchmark has images without annotation
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The data set while it is being written."""
+
+    folder: Path
+    ending: str  # of every image and label
+    size: int | None = None  # rows and columns to resize pictures to; None keeps their own
+    instances: bool = False  # whether to write instance ids besides
+    skipped: "Counter[str]" = field(default_factory=Counter)  # what, with how often
+
+    def folder_of(self, kind: str, part: Part, suffix: str = "") -> Path:
+        """Where a part's `images`, `labels` or `instances` lie; made if it is not there."""
+        folder = self.folder / f"{kind}{_FOLDERS[part]}{suffix}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def path(self, kind: str, part: Part, name: str, suffix: str = "") -> Path:
+        """Where a case's file belongs."""
+        return self.folder_of(kind, part, suffix) / f"{name}{'_0000' if kind == 'images' else ''}{self.ending}"
+
+    def names(self, part: Part) -> list[str]:
+        """The cases that were written."""
+        return sorted(path.name.removesuffix(self.ending) for path in self.folder_of("labels", part).iterdir())
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark, as the converter sees it.
+
+    In `wanted` the group `name` is what an image and its annotation share, and the group `label` matches in annotations
+    only. Paths have slashes and are relative to the archive's root.
+    """
+
+    protocol: Protocol  # how the whole test set is scored; its `dataset` is the benchmark's name
+    dataset: str  # in the data set's name
+    number: int  # the default id
+    example: str  # a file that tells the archive from others
+    wanted: "re.Pattern[str]"  # matches the paths in the archive that are used
+    templates: tuple[str, str]  # what the image and the annotation of a name are called
+    sort: "Callable[[Survey], None]"  # makes cases of the files that matched
+    write: Callable[[ArchiveCase, Staging], None]  # reads, checks and writes a case; raises CaseError
+    description: str  # the split and what is done to the files, in a sentence
+    licence: str  # of the original data
+    reference: str  # whom to cite
+    channels: Sequence[str] = ("R", "G", "B")
+    ending: str = ".png"  # of the files written
+    case: str = "{}"  # what the case of a name is called
+    unlabelled: Callable[[Path], bool] = lambda image: False  # whether an image may stand without annotation
+    resizable: bool = False  # whether `--size` is allowed
+    instances: bool = False  # whether `--instances` is allowed
+
+
+@dataclass
+class Survey:
+    """What an archive holds, as far as its files' names tell."""
+
+    benchmark: Benchmark
+    files: dict[tuple[str, bool], Path] = field(default_factory=dict)  # by name and whether it is an annotation
+    cases: list[ArchiveCase] = field(default_factory=list)  # what can be converted
+    missing: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "test": []})  # cases, by part
+    problems: dict[str, list[str]] = field(default_factory=dict)  # what is not as the protocol asks, by kind
+    notes: list[str] = field(default_factory=list)  # what the user should know besides
+
+    @classmethod
+    def of(cls, benchmark: Benchmark, paths: Iterable[Path]) -> "Survey":
+        """Sorts the files of an archive; without any annotation it holds none of the benchmark's cases."""
+        survey = cls(benchmark)
+        for path in paths:
+            if match := benchmark.wanted.search(path.as_posix()):
+                key = match["name"], bool(match["label"])
+                if key in survey.files:
+                    survey.problem("extra", f"{path.parent.name}/{path.name}")
+                survey.files.setdefault(key, path)
+        if any(label for _, label in survey.files):
+            benchmark.sort(survey)
+        return survey
+
+    def problem(self, kind: Problem, what: str) -> None:
+        """Notes what is wrong."""
+        self.problems.setdefault(kind, []).append(what)
+
+    def lacks(self, part: str, name: str, what: str | None = None) -> None:
+        """Notes a case that is not there; `what` names the file that it lacks."""
+        self.missing.setdefault(part, []).append(name)
+        self.problem("missing", what or name)
+
+    def pair(self, name: str, part: Part) -> None:
+        """Makes a case of a name's image and annotation, or notes which of them it lacks."""
+        image, label = self.files.pop((name, False), None), self.files.pop((name, True), None)
+        case = self.benchmark.case.format(name)
+        if image and (label or self.benchmark.unlabelled(image)):
+            self.cases.append(ArchiveCase(case, part, image, label))
+        elif image or label:
+            self.lacks(part, case, self.benchmark.templates[1 if image else 0].format(name))
+        else:
+            self.lacks(part, case)
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Tells the user about names that are no part of the protocol."""
+        if others := sorted(set(names)):
+            unit = self.benchmark.protocol.unit
+            self.notes.append(
+                f"left out {len(others)} {unit} that are no part of this protocol: {listed(others, SHOWN)}"
+            )
+
+
+def listed_split(train: Iterable[str], test: Iterable[str], others: int | None = None) -> Callable[[Survey], None]:
+    """Sorts an archive whose names are published; `others` more may be in it, any number if None."""
+    names: dict[Part, list[str]] = {"train": list(train), "test": list(test)}
+
+    def sort(survey: Survey) -> None:
+        for part in names:
+            for name in names[part]:
+                survey.pair(name, part)
+        rest = sorted({survey.benchmark.case.format(name) for name, _ in survey.files})
+        if others is None or len(rest) <= others:
+            survey.leave_out(rest)
+        else:
+            for name in rest:
+                survey.problem("extra", name)
+
+    return sort
+
+
+def drawn_split(count: int) -> Callable[[Survey], None]:
+    """Sorts an archive of so many pictures whose names and split are not published: a fifth is drawn for the test.
+
+    NumPy's `default_rng(0)` permutes the sorted names; the first ones are drawn.
+    """
+
+    def sort(survey: Survey) -> None:
+        names = sorted({name for name, _ in survey.files})
+        order = np.random.default_rng(SEED).permutation(len(names))
+        test = {names[index] for index in order[: round(TEST_SHARE * len(names))]}
+        for name in names:
+            survey.pair(name, "test" if name in test else "train")
+        if len(names) < count:
+            survey.lacks("train or test", f"{count - len(names)} of {count} pictures (their names are not published)")
+        elif len(names) > count:
+            survey.problem("extra", f"{len(names) - count} pictures over {count}")
+
+    return sort

@@ -1,0 +1,44 @@
+"""EBHI-Seg: enteroscope biopsies in H&E, the 795 pictures of its adenocarcinoma class."""
+
+import re
+
+from nnunetv2_selfreg.benchmarks.benchmark import SEED, ArchiveCase, Benchmark, Staging, drawn_split
+from nnunetv2_selfreg.benchmarks.pictures import binary, read_pair, write_pair
+from nnunetv2_selfreg.benchmarks.protocol import Protocol
+from nnunetv2_selfreg.benchmarks.published import OF_PIXELS, RERUN, THIRD_PARTY, row
+
+PICTURES = 795
+SIZE = (224, 224)
+
+PROTOCOLS = {
+    "ebhi": Protocol(
+        title="EBHI-Seg",
+        dataset="ebhi",
+        split="validation part of a seeded 80/20 split of ours; the published split is not known",
+        classes=("adenocarcinoma",),
+        metrics=OF_PIXELS,
+        published=(row("SelfReg-UNet", 91.53, RERUN, THIRD_PARTY, "pixel_accuracy"),),
+    )
+}
+
+
+def _write(case: ArchiveCase, staging: Staging) -> None:
+    image, mask = read_pair(case, SIZE)
+    write_pair(staging, case, image, binary(mask, case.name))
+
+
+BENCHMARK = Benchmark(
+    PROTOCOLS["ebhi"],
+    dataset="EBHI",
+    number=527,
+    example="EBHI-SEG/Adenocarcinoma/image/NAME.png with ../label/NAME.png",
+    wanted=re.compile(r"(?:^|/)adenocarcinoma/(?:image|(?P<label>label))/(?P<name>[^/]+)\.png$", re.IGNORECASE),
+    templates=("image/{}.png", "label/{}.png"),
+    sort=drawn_split(PICTURES),
+    write=_write,
+    description=f"the 795 pictures of the class adenocarcinoma; 80/20 split by picture, drawn with seed {SEED} as none "
+    "was published",
+    licence="CC BY 4.0",
+    reference="Shi et al., EBHI-Seg: A novel enteroscope biopsy histopathological hematoxylin and eosin image dataset "
+    "for image segmentation tasks, Frontiers in Medicine 2023",
+)

@@ -1,0 +1,77 @@
+"""GlaS: colon glands in H&E, 85 pictures to train and 80 to test (60 of test A, 20 of test B)."""
+
+import re
+from dataclasses import replace
+
+from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, Staging, listed_split
+from nnunetv2_selfreg.benchmarks.pictures import read_pair, write_pair
+from nnunetv2_selfreg.benchmarks.protocol import NATIVE, SMALL, Protocol
+from nnunetv2_selfreg.benchmarks.published import AT_224, BASELINE, LATER, OF_PICTURES, OF_PIXELS, PAPER, RERUN, row
+
+TRAIN = [f"train_{number}" for number in range(1, 86)]
+TEST = [f"testA_{number}" for number in range(1, 61)] + [f"testB_{number}" for number in range(1, 21)]
+
+_OF_TEST_A = """a third party's rerun; its image size and its definition of pixel accuracy are not known; taken here \
+as the share of pixels that are right"""
+_SOME_PAPERS = "later papers that print it beside other methods"
+_NOT_CHECKED = "who ran it, and at which image size, was not checked here"
+_GLAS = Protocol(
+    title="GlaS",
+    dataset="glas",
+    split="80 test images (test A and B)",
+    classes=("gland",),
+    metrics=OF_PICTURES,
+    folds=5,
+    cases=80,
+    clusters=80,
+    sizes=(NATIVE,),
+)
+PROTOCOLS = {
+    "glas": _GLAS,
+    "glas224": replace(
+        _GLAS,
+        sizes=(SMALL,),
+        published=(
+            row("U-Net", 85.45, PAPER, BASELINE),
+            row("SelfReg-UNet", 90.93, PAPER, AT_224),
+            row("SelfReg-SwinUnet", 91.62, PAPER, AT_224),
+            row("InceptionMamba", 91.88, "Kareem et al., InceptionMamba, arXiv 2506.12208", LATER),
+            row("UCTransNet", 90.18, "Wang et al., UCTransNet, AAAI 2022, arXiv 2109.04335", LATER),
+            row("nnU-Net v2", 89.71, _SOME_PAPERS, _NOT_CHECKED),
+        ),
+    ),
+    "glas_test_a": replace(
+        _GLAS,
+        title="GlaS test A",
+        split="60 images of test A",
+        metrics=OF_PIXELS,
+        folds=None,
+        cases=60,
+        clusters=60,
+        subset=r"testA_\d+",
+        sizes=(NATIVE, SMALL),
+        published=(row("SelfReg-UNet", 89.36, RERUN, _OF_TEST_A, "pixel_accuracy"),),
+    ),
+}
+
+
+def _write(case: ArchiveCase, staging: Staging) -> None:
+    image, instances = read_pair(case)
+    write_pair(staging, case, image, instances > 0)
+
+
+BENCHMARK = Benchmark(
+    _GLAS,
+    dataset="GlaS",
+    number=227,
+    example="train_1.bmp with train_1_anno.bmp",
+    wanted=re.compile(r"(?:^|/)(?P<name>(?:train|testA|testB)_\d+)(?P<label>_anno)?\.(?:bmp|png)$"),
+    templates=("{}.bmp", "{}_anno.bmp"),
+    sort=listed_split(TRAIN, TEST, others=0),
+    write=_write,
+    description="85 training pictures, 80 test pictures (60 of test A, 20 of test B); any gland against background",
+    licence="research use only, no commercial use",
+    reference="Sirinukunwattana et al., Gland segmentation in colon histology images: The GlaS challenge contest, "
+    "Medical Image Analysis 2017",
+    resizable=True,
+)

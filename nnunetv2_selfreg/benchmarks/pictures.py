@@ -1,0 +1,123 @@
+"""Pictures and masks, from BMP, PNG, TIFF and JPEG to what nnU-Net's reader of natural images takes.
+
+Pillow refuses pictures of more than 179 million pixels before it makes room for them.
+"""
+
+import warnings
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, CaseError, Staging
+
+Bytes = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Pixels = TypeVar("Pixels", Bytes, Mask)
+
+
+def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Bytes:
+    """Reads a colour picture, (rows, columns, 3), which must have the rows and columns of `size` if it is given.
+
+    Raises:
+        CaseError: It cannot be read, has too many pixels, another size, or is not one of 8 bits a colour.
+    """
+    picture = _read(path)
+    if picture.mode not in ("RGB", "RGBA", "P"):
+        raise CaseError("mismatching", f"{path.name} (mode {picture.mode}, not an 8-bit colour picture)")
+    if size and picture.size != size[::-1]:
+        raise CaseError("mismatching", f"{path.name} ({picture.width}x{picture.height}, not {size[1]}x{size[0]})")
+    return np.asarray(picture.convert("RGB"))
+
+
+def read_mask(path: Path) -> NDArray[np.int64]:
+    """Reads a mask or instance ids, (rows, columns).
+
+    Raises:
+        CaseError: It cannot be read, has too many pixels, or is a colour picture.
+    """
+    picture = _read(path)
+    if picture.mode not in ("1", "L", "I", "I;16", "P", "RGB", "RGBA"):
+        raise CaseError("with wrong label values", f"{path.name} (mode {picture.mode}, not a mask)")
+    if picture.mode not in ("P", "RGB", "RGBA"):
+        return np.asarray(picture).astype(np.int64)
+    colours = np.asarray(picture.convert("RGB"))
+    if picture.mode != "P" and (colours != colours[..., :1]).any():
+        raise CaseError("with wrong label values", f"{path.name} (a colour picture, not a mask)")
+    return colours.max(-1).astype(np.int64)  # any colour of a palette but black is foreground
+
+
+def read_pair(case: ArchiveCase, size: tuple[int, int] | None = None) -> tuple[Bytes, NDArray[np.int64]]:
+    """Reads a picture, (rows, columns, 3), and its mask, (rows, columns): zeros for a picture without annotation.
+
+    Raises:
+        CaseError: As `read_rgb` and `read_mask`, or the two differ in size.
+    """
+    image = read_rgb(case.image, size)
+    mask = read_mask(case.label) if case.label else np.zeros(image.shape[:2], np.int64)
+    if image.shape[:2] != mask.shape:
+        sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, mask.shape)]
+        raise CaseError("mismatching", f"{case.name} (image {sizes[0]}, annotation {sizes[1]})")
+    return image, mask
+
+
+def binary(mask: NDArray[np.int64], name: str) -> Mask:
+    """Foreground of a mask of 0 and 1, or of 0 and 255 with what JPEG adds around edges: above 127.
+
+    Raises:
+        CaseError: More than a twentieth of the pixels lie between 64 and 191, so that it is no mask of two values.
+    """
+    if mask.max() <= 1:
+        return mask > 0
+    if mask.max() > 255 or ((mask > 63) & (mask < 192)).mean() > 0.05 or mask.max() < 128:
+        raise CaseError("with wrong label values", f"{name} (not a mask of two values; its highest is {mask.max()})")
+    return mask > 127
+
+
+def resize(pixels: Pixels, size: int) -> Pixels:
+    """Resizes as the published protocols do: bilinearly, as OpenCV's `resize` does by default.
+
+    Pixel centres lie at half coordinates, samples beyond the edge repeat it, nothing is smoothed before, and the
+    result is rounded to 8 bits. OpenCV calculates with 11-bit weights, so single values may differ by 1. A mask is
+    resized as 0 and 255; then all above 0 is foreground, so where it has more than 1/510 of the weight.
+
+    Args:
+        pixels: A picture, (rows, columns, 3), or a mask, (rows, columns).
+        size: Rows and columns of the result.
+    """
+    from skimage.transform import resize as sample
+
+    scale = 255 if pixels.dtype == bool else 1
+    floats = sample(pixels * float(scale), (size, size), order=1, mode="edge", anti_aliasing=False)
+    return np.rint(floats).astype(np.uint8).astype(pixels.dtype)
+
+
+def write_pair(staging: Staging, case: ArchiveCase, image: Bytes, mask: Mask, name: str = "", suffix: str = "") -> None:
+    """Writes a picture and its mask as 0 and 1, both at the size that the data set asks for.
+
+    Args:
+        staging: Where to.
+        case: Whose they are.
+        image: (rows, columns, 3).
+        mask: (rows, columns).
+        name: What to call them, where a case becomes several; else the case's name.
+        suffix: Of the folders.
+    """
+    if staging.size:
+        image, mask = resize(image, staging.size), resize(mask, staging.size)
+    for kind, array in (("images", image), ("labels", mask.astype(np.uint8))):
+        Image.fromarray(array).save(staging.path(kind, case.part, name or case.name, suffix))
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from half of the limit on
+            with Image.open(path) as picture:
+                picture.load()
+                return picture.copy()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise CaseError("unreadable", f"{path.name} ({reason})") from None

@@ -1,1 +1,0 @@
-"""Original archives of public benchmarks to nnU-Net raw data sets with the benchmark's split, one module each."""

@@ -1,0 +1,50 @@
+"""The published numbers: every one has what a table needs, and means that fit their classes."""
+
+from dataclasses import astuple
+
+import pytest
+
+from nnunetv2_selfreg.benchmarks.protocol import PublishedRow
+from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
+
+ROWS = [(name, row) for name, protocol in PROTOCOLS.items() for row in protocol.published]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "row"), ROWS, ids=[f"{name}-{row.method}-{row.metric}-{row.rule}" for name, row in ROWS]
+)
+def test_row_fits_its_benchmark(benchmark: str, row: PublishedRow) -> None:
+    assert all(astuple(row))
+    values = dict(row.values)
+    mean = values.pop("mean")
+    if values:
+        assert tuple(values) == PROTOCOLS[benchmark].classes
+        assert sum(values.values()) / len(values) == pytest.approx(mean, abs=0.011)
+    if row.protocol == "test":
+        assert row.metric in PROTOCOLS[benchmark].metrics[row.rule]
+
+
+def test_headline_numbers_are_there() -> None:
+    found = {(name, row.metric, row.values["mean"]) for name, row in ROWS}
+    assert {
+        ("acdc", "dice", 91.49),
+        ("synapse", "dice", 80.54),
+        ("glas224", "dice", 91.62),
+        ("monuseg224", "dice", 80.18),
+        ("monuseg224", "iou", 67.07),
+        ("digestpath", "pixel_accuracy", 96.28),
+        ("digestpath_wsi", "pixel_accuracy", 97.77),
+        ("ebhi", "pixel_accuracy", 91.53),
+        ("glas_test_a", "pixel_accuracy", 89.36),
+    } <= found
+
+
+def test_cross_validations_are_kept_from_the_tables_of_the_test_set() -> None:
+    rows = [row for _, _, row in ROWS if row.rule == "nnunet"] + list(HIPPOCAMPUS)
+    assert len(rows) == 7
+    assert TEST_SET not in {row.protocol for row in rows}
+
+
+def test_every_protocol_scores_what_a_converter_writes() -> None:
+    assert list(BENCHMARKS) == ["acdc", "synapse", "glas", "monuseg", "digestpath", "ebhi"]
+    assert {protocol.dataset for protocol in PROTOCOLS.values()} == set(BENCHMARKS)
