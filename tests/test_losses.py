@@ -1,15 +1,13 @@
 """The losses against the slow reference, the published code's vectors, and the inputs that break things."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import reference
 import torch
+from vectors import VECTORS, cases
 
 from nnunetv2_selfreg.losses import TeacherPyramid, draw_channels, internal_feature_distillation, semantic_consistency
 
-VECTORS = Path(__file__).parents[2] / "shared" / "conformance" / "selfreg_published_loss.npz"
 BOUND = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 SHAPES = [
@@ -70,27 +68,20 @@ def test_scr_agrees_with_slow_reference(student_shape, teacher_shape, dtype):
     assert_agrees(found, expected, BOUND[dtype])
 
 
-@pytest.fixture(scope="module")
-def vectors():
-    if not VECTORS.is_file():
-        pytest.skip("the published code's vectors are not at hand")
-    return np.load(VECTORS)
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.parametrize("case", cases("ifd"))
+def test_ifd_agrees_with_published_code(case, dtype):
+    found = loss_and_gradient(internal_feature_distillation, VECTORS[f"{case}_feature"], dtype)
+    assert_agrees(found, (VECTORS[f"{case}_loss"], VECTORS[f"{case}_grad"]), BOUND[dtype])
 
 
 @pytest.mark.parametrize("dtype", BOUND)
-@pytest.mark.parametrize("n", range(5))
-def test_ifd_agrees_with_published_code(vectors, n, dtype):
-    found = loss_and_gradient(internal_feature_distillation, vectors[f"ifd{n}_feature"], dtype)
-    assert_agrees(found, (vectors[f"ifd{n}_loss"], vectors[f"ifd{n}_grad"]), BOUND[dtype])
-
-
-@pytest.mark.parametrize("dtype", BOUND)
-@pytest.mark.parametrize("n", range(5))
-def test_scr_agrees_with_published_code(vectors, n, dtype):
-    teacher = torch.tensor(vectors[f"scr{n}_teacher"], dtype=dtype)
-    channels = [torch.tensor(vectors[f"scr{n}_{side}_channels"]) for side in ("student", "teacher")]
-    found = loss_and_gradient(semantic_consistency, vectors[f"scr{n}_student"], dtype, teacher, *channels)
-    assert_agrees(found, (vectors[f"scr{n}_loss"], vectors[f"scr{n}_grad"]), BOUND[dtype])
+@pytest.mark.parametrize("case", cases("scr"))
+def test_scr_agrees_with_published_code(case, dtype):
+    teacher = torch.tensor(VECTORS[f"{case}_teacher"], dtype=dtype)
+    channels = [torch.tensor(VECTORS[f"{case}_{side}_channels"]) for side in ("student", "teacher")]
+    found = loss_and_gradient(semantic_consistency, VECTORS[f"{case}_student"], dtype, teacher, *channels)
+    assert_agrees(found, (VECTORS[f"{case}_loss"], VECTORS[f"{case}_grad"]), BOUND[dtype])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
