@@ -52,7 +52,7 @@ class Inspection:
     @property
     def label(self) -> str:
         """What the model is called: in a comparison with its letter."""
-        return f"{self.letter}: {self.model.name}" if self.letter else self.model.name
+        return f"{self.letter}: {self.model.folder.name}" if self.letter else self.model.folder.name
 
     @property
     def values(self) -> pd.DataFrame:
@@ -92,10 +92,9 @@ class Inspection:
         keys = ["stage", "class", "measure"]
         grouped = pd.DataFrame(rows, columns=[*keys, "value"]).groupby(keys, sort=False)["value"]
         means = grouped.mean().reset_index()
-        without = (grouped.size() - grouped.count()).astype(float).rename("value").reset_index()
-        without = without[without["measure"] == IN_CLASS].assign(measure=NO_MASS)
-        together = pd.DataFrame(self._of_all_students(means), columns=means.columns)
-        values = pd.concat([means, without, together], ignore_index=True)
+        without_mass = (grouped.size() - grouped.count()).astype(float).reset_index(name="value")
+        without_mass = without_mass[without_mass["measure"] == IN_CLASS].assign(measure=NO_MASS)
+        values = pd.concat([means, without_mass, self._of_all_students(means)], ignore_index=True)
         self.frames.append(values.assign(model=self.letter, case=case.name))
         self.patches[case.name] = len(case.slicers)
 
@@ -139,14 +138,14 @@ class Inspection:
                 rows.append((name, "", term.name, float(term.compute(feature, step).value)))
         return rows
 
-    def _of_all_students(self, means: pd.DataFrame) -> list[Row]:
+    def _of_all_students(self, means: pd.DataFrame) -> pd.DataFrame:
         """Each term as the training adds it to the loss, before its weight."""
         rows = []
         for term in self.model.terms:
-            values = means[means["measure"] == term.name].set_index("stage")["value"]
-            students = torch.tensor(values[list(self.model.students)].to_numpy())
+            by_stage = means[means["measure"] == term.name].set_index("stage")["value"]
+            students = torch.tensor(by_stage[list(self.model.students)].to_numpy())
             rows.append((STUDENTS, "", term.name, float(term.mean(students, len(self.model.chosen.encoder)))))
-        return rows
+        return pd.DataFrame(rows, columns=means.columns)
 
     def _patch(self, case: PreparedCase, slicer: tuple[Any, ...]) -> Tensor:
         return case.image[slicer][None].to(self.model.predictor.device)
@@ -155,44 +154,47 @@ class Inspection:
         """The reference's class in a patch, or the prediction's where there is no reference."""
         if case.labels is None:
             return self.model.predicted(logits, target)
-        return self.model.referenced(case.labels[slicer[1:]], target).to(logits.device)
+        labels = case.labels[slicer[1:]]
+        return torch.isin(labels, torch.tensor(target.labels, dtype=labels.dtype)).to(logits.device)
 
     def _explain(self, case: PreparedCase, slicer: tuple[Any, ...], target: Target, show: bool) -> list[Row]:
         """Grad-CAM of a class in one patch at each stage."""
         patch = self._patch(case, slicer)
         logits = self.model.maps(patch)[0]
         mask = self._mask(case, slicer, logits, target)
-        counted = np.ones(mask.shape, bool)
-        if case.labels is not None:
-            counted = ~self.model.ignored(case.labels[slicer[1:]]).numpy()
-        inside = mask.cpu().numpy()
+        inside, counted = mask.cpu().numpy(), np.ones(mask.shape, bool)
+        ignored = self.model.predictor.label_manager.ignore_label
+        if case.labels is not None and ignored is not None:
+            counted = case.labels[slicer[1:]].numpy() != ignored
         area = float(inside[counted].mean())
         rows, heat = [(INPUT, target.name, AREA, area)], {}
         for name, stage in self.model.stages.items():
             heat[name] = grad_cam(self.model.predictor.network, stage, patch, target.head, mask).cpu().numpy()
             rows.append((name, target.name, IN_CLASS, in_class_share(heat[name], inside, counted)))
-        if not show:
-            return rows
-        image, prediction = case.image[slicer].numpy(), self.model.predicted(logits, target).cpu().numpy()
-        volume = inside.ndim == 3
-        for number, at in enumerate(telling_slices(inside.sum((1, 2))) if volume else [...]):
-            position, slices = slicer[1].start + at if volume else slicer[1], case.image.shape[1]
-            self.views[case.name, target.name, number] = GradCamView(
-                f"slice {position + 1} of {slices}" if slices > 1 else "",
-                self._shown(image[:, at] if volume else image),
-                None if case.labels is None else inside[at],
-                prediction[at],
-                {name: each[at] / each.mean() if each.any() else None for name, each in heat.items()},
-                area,
-                (inside.shape[-2] * case.spacing[-2], inside.shape[-1] * case.spacing[-1]),
-            )
+        if show:
+            prediction = self.model.predicted(logits, target).cpu().numpy()
+            for number, at in enumerate(telling_slices(inside.sum((1, 2))) if inside.ndim == 3 else [...]):
+                image, place = self._shown(case, slicer, at)
+                self.views[case.name, target.name, number] = GradCamView(
+                    place,
+                    image,
+                    None if case.labels is None else inside[at],
+                    prediction[at],
+                    {name: each[at] / each.mean() if each.any() else None for name, each in heat.items()},
+                    area,
+                    (inside.shape[-2] * case.spacing[-2], inside.shape[-1] * case.spacing[-1]),
+                )
         return rows
 
-    def _shown(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The image `(channels, rows, columns)` from 0 to 1: its three colours, or else its first channel in grey."""
+    def _shown(self, case: PreparedCase, slicer: tuple[Any, ...], at: Any) -> tuple[NDArray[np.float32], str]:
+        """A slice of the patch from 0 to 1, its three colours or else its first channel in grey; and which it is."""
+        image, slices = case.image[slicer].numpy(), case.image.shape[1]
+        position = slicer[1] if at is ... else slicer[1].start + at
+        image = image if at is ... else image[:, at]
         shown = np.moveaxis(image, 0, -1) if self.model.is_rgb else image[0]
         low, high = np.percentile(shown, (0.5, 99.5))
-        return np.clip((shown - low) / max(high - low, 1e-6), 0, 1)
+        place = f"slice {position + 1} of {slices}" if slices > 1 else ""
+        return np.clip((shown - low) / max(high - low, 1e-6), 0, 1), place
 
 
 def stage_draws(case: str, number: int, stage: str, device: torch.device) -> torch.Generator:

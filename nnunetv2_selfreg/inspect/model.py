@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,7 @@ from nnunetv2_selfreg.taps import ChosenStages, choose_students, named_stages
 from nnunetv2_selfreg.terms import BUILT_IN, SHARE, Term
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """One class, or one region of a region-based model.
 
     Attributes:
@@ -59,11 +58,6 @@ class InspectedModel:
     logging: dict[str, list[float]]
 
     @property
-    def name(self) -> str:
-        """`TRAINER__PLANS__CONFIGURATION`."""
-        return self.folder.name
-
-    @property
     def students(self) -> dict[str, nn.Module]:
         """The students by name, the encoder's and then the decoder's."""
         return self.chosen.encoder | self.chosen.decoder
@@ -75,7 +69,7 @@ class InspectedModel:
 
     @property
     def is_natural(self) -> bool:
-        """Whether the images are pictures such as PNG, whose channels lie in one file."""
+        """Whether the images are pictures such as PNG, whose channels, if they are colours, lie in one file."""
         return self.predictor.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
 
     @property
@@ -106,7 +100,9 @@ class InspectedModel:
                 handle.remove()
         for name, feature in maps.items():
             if not feature.isfinite().all():
-                raise SelfRegError(f"{self.name}: the map of {name} is not finite; this model cannot be inspected")
+                raise SelfRegError(
+                    f"{self.folder.name}: the map of {name} is not finite; this model cannot be inspected"
+                )
         return logits, maps
 
     def predicted(self, logits: Tensor, target: Target) -> Tensor:
@@ -114,15 +110,6 @@ class InspectedModel:
         if self.predictor.label_manager.has_regions:
             return logits[target.head] > 0  # a sigmoid above 0.5
         return logits.argmax(0) == target.head
-
-    def referenced(self, labels: Tensor, target: Target) -> Tensor:
-        """Where the class is, bool, in a reference of any shape."""
-        return torch.isin(labels, torch.tensor(target.labels, dtype=labels.dtype))
-
-    def ignored(self, labels: Tensor) -> Tensor:
-        """Where the reference says nothing, bool, in a reference of any shape."""
-        label = self.predictor.label_manager.ignore_label
-        return torch.zeros_like(labels, dtype=torch.bool) if label is None else labels == label
 
 
 def open_model(path: Path, fold: str | None, checkpoint: str, device: str) -> InspectedModel:
@@ -140,24 +127,31 @@ def open_model(path: Path, fold: str | None, checkpoint: str, device: str) -> In
     folder = ModelFolder.open(path)
     if previous := folder.resolved.get("previous_stage"):
         raise SelfRegError(f"{folder.name} also takes the prediction of {previous}; inspect that one instead")
-    chosen_fold = fold or next(iter(folder.folds(checkpoint)), None)
-    ((name, file),) = folder.checkpoints([chosen_fold] if chosen_fold else None, checkpoint).items()
+    # without a fold that has it, this says what is missing
+    ((fold, file),) = folder.checkpoints([fold] if fold else folder.folds(checkpoint)[:1], checkpoint).items()
     predictor = folder.predictor(file, device)
     network = predictor.network.eval().requires_grad_(False)
-    terms = tuple({term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}.values())
+    settings = folder.settings
+    if settings is None:  # the students that SelfReg would have; the weights in the plans may be of any term
+        given = folder.resolved.get(KEY, {})
+        settings = SelfRegSettings.from_plans({KEY: {name: given[name] for name in ("taps", *STAGES) if name in given}})
+    terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
     content = load_checkpoint(file)
     logging = content.get("logging") or {}
-    logged = [*(term.name for term in terms), SHARE, "mean_fg_dice", "ema_fg_dice"]
     return InspectedModel(
         folder=folder,
-        fold=name,
+        fold=fold,
         epochs=int(content.get("current_epoch", 0)),
         predictor=predictor,
         stages=named_stages(network, "encoder") | named_stages(network, "decoder"),
-        chosen=choose_students(network, folder.settings or _settings_without_training(folder)),
-        terms=terms,
+        chosen=choose_students(network, settings),
+        terms=list(terms.values()),
         targets=_targets(predictor),
-        logging={name: [float(value) for value in logging[name]] for name in logged if logging.get(name)},
+        logging={
+            name: [float(value) for value in logging[name]]
+            for name in (*terms, SHARE, "mean_fg_dice", "ema_fg_dice")
+            if logging.get(name)
+        },
     )
 
 
@@ -184,21 +178,23 @@ def check_comparable(first: InspectedModel, second: InspectedModel) -> None:
     Raises:
         SelfRegError: They differ in classes, image channels or stages.
     """
-    for what, one, other in (
-        ("classes", *(", ".join(f"{t.name} {list(t.labels)}" for t in model.targets) for model in (first, second))),
-        ("image channels", *(model.predictor.dataset_json["channel_names"] for model in (first, second))),
-        ("stages", list(first.stages), list(second.stages)),
-    ):
+    models = (first, second)
+    for what, (one, other) in {
+        "classes": [", ".join(f"{name} {list(labels)}" for name, _, labels in model.targets) for model in models],
+        "image channels": [model.predictor.dataset_json["channel_names"] for model in models],
+        "stages": [list(model.stages) for model in models],
+    }.items():
         if one != other:
             raise SelfRegError(
-                f"{first.name} and {second.name} cannot be compared: their {what} differ, {one} and {other}"
+                f"{first.folder.name} and {second.folder.name} cannot be compared: their {what} differ, {one} and "
+                f"{other}"
             )
 
 
 def short(stage: str) -> str:
-    """A stage's name on an axis: E0 for encoder.stages.0, D0 for decoder.stages.0; other modules keep their names."""
-    part, *middle, number = stage.split(".")
-    return f"{part[0].upper()}{number}" if middle == ["stages"] else stage
+    """A stage's name on an axis: E0 for encoder.stages.0, D0 for decoder.stages.0."""
+    part, _, number = stage.split(".")
+    return f"{part[0].upper()}{number}"
 
 
 def places(stages: Iterable[str]) -> dict[str, tuple[int, int]]:
@@ -206,12 +202,6 @@ def places(stages: Iterable[str]) -> dict[str, tuple[int, int]]:
     parts = [[stage for stage in stages if stage.startswith(part)] for part in ("encoder", "decoder")]
     parts[1].reverse()
     return {stage: (row, column) for row, part in enumerate(parts) for column, stage in enumerate(part)}
-
-
-def _settings_without_training(folder: ModelFolder) -> SelfRegSettings:
-    """The students that SelfReg would have with these plans; a stock model's weights may be of any term."""
-    given = folder.resolved.get(KEY, {})
-    return SelfRegSettings.from_plans({KEY: {name: given[name] for name in ("taps", *STAGES) if name in given}})
 
 
 def _targets(predictor: Any) -> list[Target]:

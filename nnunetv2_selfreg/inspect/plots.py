@@ -16,65 +16,50 @@ from nnunetv2_selfreg.inspect.values import AREA, DIFFERENCE, IN_CLASS
 # Okabe and Ito's colours, which stay apart for colour-blind readers
 COLOURS = {"": "#0072B2", "A": "#0072B2", "B": "#D55E00", DIFFERENCE: "black"}
 MARKERS = {"": "o", "A": "o", "B": "s", DIFFERENCE: "D"}
-STAGE_AXIS = "stage (E encoder, D decoder, in the order of the forward pass)"
 
 
-def draw_in_class_share(inspections: Sequence[Inspection], values: pd.DataFrame) -> Figure:
-    """For each class, the share of the maps' mass inside it, by stage, beside the class's share of the area."""
-    targets = [target.name for target in inspections[0].model.targets]
-    columns = min(3, len(targets))
-    rows = -(-len(targets) // columns)
-    plot = Figure(figsize=(max(4.2 * columns, 6.5), 2.9 * rows + 0.9), layout="constrained")
-    axes = plot.subplots(rows, columns, squeeze=False, sharey=True)
-    for axis in axes.flat[len(targets) :]:
-        axis.set_visible(False)
-    for axis, target in zip(axes.flat, targets, strict=False):
-        of_class = values[values["class"] == target]
-        _by_stage(axis, of_class[of_class["measure"] == IN_CLASS], list(inspections[0].model.stages), (0, 1))
-        # patches of other sizes, or other predictions in place of references, show the class in another share
-        areas = of_class[of_class["measure"] == AREA].groupby("model")["value"].mean()
-        for letter, area in areas.items():
-            axis.axhline(area, color=COLOURS[letter] if areas.nunique() > 1 else "0.3", linestyle=":", linewidth=1.5)
-        axis.set_title(target, fontsize=10)
-        axis.set_ylim(-0.02, 1.02)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("share of the map's\nmass inside the class", fontsize=9)
-    plot.supxlabel(STAGE_AXIS, fontsize=10)
-    chance = Line2D([], [], color="0.3", linestyle=":", label="the class's share of the area (an even map)")
-    legend(plot, [chance], inspections, marked=True)
-    return plot
+def draw_by_stage(
+    inspections: Sequence[Inspection], values: pd.DataFrame, panels: Mapping[str, tuple[str, str]], columns: int = 1
+) -> Figure:
+    """Every case as a dot, and mean and standard deviation over cases, by stage; models beside each other.
 
-
-def draw_measures(inspections: Sequence[Inspection], values: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """Measures of all channels by stage, one panel each.
+    Beside in-class shares a dotted line is the class's share of the area.
 
     Args:
         inspections: One model, or the two of a comparison.
-        values: A frame of values.
-        labels: The panels' labels by measure.
+        values: A frame of values, of the models or of their differences.
+        panels: By the panel's label its measure and class.
+        columns: How many panels stand beside each other.
     """
-    plot, axes = _panels(inspections, values, labels)
-    for axis in axes:
-        if axis.get_ylim()[0] < 0:
-            axis.axhline(0, color="0.3", linewidth=0.8)
-        else:
-            axis.set_ylim(bottom=0)
-    legend(plot, [], inspections, marked=True)
-    return plot
-
-
-def draw_differences(inspections: Sequence[Inspection], values: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """Each measure of B minus that of A by stage; arguments as `draw_measures`, of the differences."""
-    plot, axes = _panels(inspections, values, {measure: f"B minus A:\n{text}" for measure, text in labels.items()})
-    for axis in axes:
-        axis.axhline(0, color="0.3", linewidth=0.8)
+    stages = list(inspections[0].model.stages)
+    plot, axes = _grid(len(panels), columns, max(9, 4.2 * columns), 2.3)
+    is_difference = (values["model"] == DIFFERENCE).any()
+    handles = []
+    if is_difference:
+        handles.append(Line2D([], [], color="0.5", marker="o", markersize=3, linestyle="", label="one case"))
+        label = "mean and standard deviation over cases"
+        handles.append(Line2D([], [], color="black", marker="D", markersize=5, label=label))
+    for axis, (label, (measure, target)) in zip(axes, panels.items(), strict=True):
+        of_class = values[values["class"] == target]
+        is_share = measure == IN_CLASS and not is_difference
+        _draw_cases(axis, of_class[of_class["measure"] == measure], stages, (0, 1) if is_share else (-np.inf, np.inf))
+        axis.set_ylabel(label, fontsize=9)
         low, high = axis.get_ylim()
-        axis.set_ylim(min(low, -1e-3), max(high, 1e-3))  # a difference of nothing but rounding does not fill the panel
-    handles = [
-        Line2D([], [], color="0.5", marker="o", markersize=3, linestyle="", label="one case"),
-        Line2D([], [], color="black", marker="D", markersize=5, label="mean and standard deviation over cases"),
-    ]
-    legend(plot, handles, inspections, linestyle="")
+        if is_share:
+            axis.set_ylim(-0.02, 1.02)
+            # patches of other sizes, or other predictions in place of references, show the class in another share
+            areas = of_class[of_class["measure"] == AREA].groupby("model")["value"].mean()
+            for letter, area in areas.items():
+                axis.axhline(area, color=COLOURS[letter] if areas.nunique() > 1 else "0.3", linestyle=":")
+            chance = "the class's share of the area (an even map)"
+            handles = [Line2D([], [], color="0.3", linestyle=":", label=chance)]
+        elif is_difference or low < 0:
+            axis.axhline(0, color="0.3", linewidth=0.8)
+            axis.set_ylim(min(low, -1e-3), max(high, 1e-3))  # what is nothing but rounding does not fill the panel
+        else:
+            axis.set_ylim(0, 1.05 * high)
+    plot.supxlabel("stage (E encoder, D decoder, in the order of the forward pass)", fontsize=10)
+    legend(plot, handles, inspections, **({"linestyle": ""} if is_difference else {"markers": MARKERS}))
     return plot
 
 
@@ -99,26 +84,20 @@ def draw_ranking(inspections: Sequence[Inspection]) -> Figure:
 
 
 def draw_training(inspections: Sequence[Inspection], labels: Mapping[str, str]) -> Figure:
-    """What the folders' checkpoints logged, by epoch; `labels` as in `draw_measures`, of the logged names."""
-    rows = -(-len(labels) // 2)
-    plot = Figure(figsize=(9, 2.6 * rows + 0.4), layout="constrained")
-    axes = plot.subplots(rows, 2, sharex=True, squeeze=False)
-    for axis in axes.flat[len(labels) :]:
-        axis.set_visible(False)
-    for axis, (name, text) in zip(axes.flat, labels.items(), strict=False):
+    """What the checkpoints logged, by epoch; a panel for each logged name, with its label."""
+    plot, axes = _grid(len(labels), 2, 9, 2.5)
+    for axis, (name, label) in zip(axes, labels.items(), strict=True):
         logged = {each.letter: each.model.logging[name] for each in inspections if name in each.model.logging}
-        for letter, values in logged.items():
-            scaled = np.array(values) * (100 if text.endswith("[%]") else 1)
-            axis.plot(np.arange(len(values)), scaled, color=COLOURS[letter], linewidth=2, marker="o", markersize=3)
+        for letter, curve in logged.items():
+            scaled = np.array(curve) * (100 if label.endswith("[%]") else 1)
+            axis.plot(np.arange(len(curve)), scaled, color=COLOURS[letter], linewidth=2, marker="o", markersize=3)
         if not logged:
             axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", va="center", color="0.4")
-        axis.set_ylabel(text, fontsize=9)
-        axis.margins(y=0.1)
+        axis.set_ylabel(label, fontsize=9)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.supxlabel("epoch", fontsize=10)
-    plot.align_ylabels(axes)
     legend(plot, [], inspections, linewidth=2)
     return plot
 
@@ -148,60 +127,46 @@ def stage_grid(
 
 
 def legend(
-    plot: Figure, handles: list[Line2D], inspections: Sequence[Inspection], marked: bool = False, **line: Any
+    plot: Figure,
+    handles: Sequence[Line2D],
+    inspections: Sequence[Inspection],
+    markers: Mapping[str, str] | None = None,
+    **line: Any,
 ) -> None:
     """Above the panels the given handles and, in a comparison, what each model looks like."""
-    if len(inspections) > 1:
-        handles = handles + [
-            Line2D([], [], color=COLOURS[i.letter], label=i.label, marker=MARKERS[i.letter] if marked else None, **line)
-            for i in inspections
-        ]
-    if handles:
-        plot.legend(handles=handles, loc="outside upper left", ncols=1, frameon=False, fontsize=9)
+    models = [
+        Line2D([], [], color=COLOURS[i.letter], label=i.label, marker=markers and markers[i.letter], **line)
+        for i in inspections
+    ]
+    shown = [*handles, *(models if len(inspections) > 1 else [])]
+    if shown:
+        plot.legend(handles=shown, loc="outside upper left", ncols=1, frameon=False, fontsize=9)
 
 
-def _panels(
-    inspections: Sequence[Inspection], values: pd.DataFrame, labels: Mapping[str, str]
-) -> tuple[Figure, Sequence[Any]]:
-    """One panel by stage for each measure, below each other."""
-    plot = Figure(figsize=(9, 2.2 * len(labels) + 0.8), layout="constrained")
-    axes = plot.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]
-    for axis, (measure, text) in zip(axes, labels.items(), strict=True):
-        of_measure = values[(values["measure"] == measure) & (values["class"] == "")]
-        _by_stage(axis, of_measure, list(inspections[0].model.stages))
-        axis.set_ylabel(text, fontsize=9)
-        axis.margins(y=0.1)
-    axes[-1].set_xlabel(STAGE_AXIS)
+def _grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:
+    """A plot of that width with so many panels of that height, in inches."""
+    rows = -(-panels // columns)
+    plot = Figure(figsize=(width, height * rows + 0.8), layout="constrained")
+    axes = plot.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[panels:]:
+        axis.set_visible(False)
     plot.align_ylabels(axes)
-    return plot, axes
+    return plot, axes.flat[:panels]
 
 
-def _by_stage(
-    axis: Any, values: pd.DataFrame, stages: Sequence[str], limits: tuple[float, float] = (-np.inf, np.inf)
-) -> None:
-    """Every case as a dot, and mean and standard deviation over cases, by stage; models beside each other.
-
-    The standard deviation's bar ends at the limits of the value.
-    """
-    letters = list(values["model"].unique())
-    for (letter, stage), found in values.dropna(subset="value").groupby(["model", "stage"], sort=False)["value"]:
-        if stage not in stages:
-            continue
+def _draw_cases(axis: Any, values: pd.DataFrame, stages: Sequence[str], limits: tuple[float, float]) -> None:
+    """The dots and, ending at the value's limits, the bars of one measure."""
+    found = values[values["stage"].isin(stages)].dropna(subset="value")
+    letters = list(found["model"].unique())
+    for (letter, stage), group in found.groupby(["model", "stage"])["value"]:
+        colour, mean, sd = COLOURS[letter], group.mean(), group.std() if len(group) > 1 else 0
         x = stages.index(stage) + (letters.index(letter) - (len(letters) - 1) / 2) * 0.3
-        spread = np.linspace(-0.08, 0.08, len(found)) if len(found) > 1 else np.zeros(1)
-        axis.plot(x + spread, found, linestyle="", marker="o", markersize=2.5, color=COLOURS[letter], alpha=0.4)
-        mean, sd = found.mean(), found.std() if len(found) > 1 else 0
-        axis.errorbar(
-            x,
-            mean,
-            yerr=[[min(sd, mean - limits[0])], [min(sd, limits[1] - mean)]],
-            color=COLOURS[letter],
-            marker=MARKERS[letter],
-            markersize=5,
-            capsize=3,
-            markeredgecolor="black",
-            markeredgewidth=0.6,
-        )
+        spread = np.linspace(-0.08, 0.08, len(group)) if len(group) > 1 else np.zeros(1)
+        axis.plot(x + spread, group, linestyle="", marker="o", markersize=2.5, color=colour, alpha=0.4)
+        bar = [[min(sd, mean - limits[0])], [min(sd, limits[1] - mean)]]
+        edge = {"markeredgecolor": "black", "markeredgewidth": 0.6}
+        axis.errorbar(x, mean, bar, color=colour, marker=MARKERS[letter], markersize=5, capsize=3, **edge)
     axis.set_xticks(range(len(stages)), [short(stage) for stage in stages], fontsize=8)
     axis.set_xlim(-0.6, len(stages) - 0.4)
     axis.grid(alpha=0.3, axis="y")
+    axis.margins(y=0.1)

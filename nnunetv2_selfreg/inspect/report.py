@@ -16,17 +16,11 @@ from matplotlib.figure import Figure
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import write_json, write_text
-from nnunetv2_selfreg.inspect import tables
 from nnunetv2_selfreg.inspect.findings import findings
 from nnunetv2_selfreg.inspect.maps import draw_grad_cam, draw_similarity
 from nnunetv2_selfreg.inspect.measure import PATCHES_PER_CLASS, Inspection
-from nnunetv2_selfreg.inspect.plots import (
-    draw_differences,
-    draw_in_class_share,
-    draw_measures,
-    draw_ranking,
-    draw_training,
-)
+from nnunetv2_selfreg.inspect.plots import draw_by_stage, draw_ranking, draw_training
+from nnunetv2_selfreg.inspect.tables import compared, make_tables, term_titles
 from nnunetv2_selfreg.inspect.values import IN_CLASS, KEYS, STUDENTS, differences, summarise, with_class_means
 from nnunetv2_selfreg.terms import SHARE
 
@@ -84,20 +78,16 @@ def write_report(folder: Path, inspections: Sequence[Inspection], settings: Mapp
     if len(inspections) == 2:
         content["differences"] = _records(paired, "higher")
     write_json(folder / VALUES, content, indent=1)
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True)
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True, trim_blocks=True
+    )
     page = pages.get_template("report.html.jinja").render(
-        inspections=inspections,
-        settings=settings,
-        cases=content["cases"],
-        versions=versions,
+        content,
+        title=" and ".join(inspection.model.folder.name for inspection in inspections),
+        terms=list(term_titles(inspections).values()),
         patches_per_class=PATCHES_PER_CLASS,
-        findings=findings(inspections, summarise(paired), tables.compared(inspections)),
-        terms=tables.term_titles(inspections).values(),
-        models=tables.models_table(inspections),
-        shares=tables.share_table(inspections, values),
-        channels=tables.channels_table(inspections, values),
-        losses=tables.losses_table(inspections, values),
-        differences=tables.differences_table(inspections, paired),
+        findings=findings(inspections, paired, compared(inspections)),
+        tables=make_tables(inspections, values, paired),
         pictures=pictures,
     )
     write_text(folder / PAGE, page)
@@ -116,34 +106,37 @@ def _is_report(folder: Path, values: str, plots: str) -> bool:
 
 
 def _plots(inspections: Sequence[Inspection], values: pd.DataFrame, paired: pd.DataFrame) -> dict[str, Figure]:
-    """All plots by file name without suffix, in the order of the report."""
-    terms = tables.term_titles(inspections)
+    """All plots by file name without suffix."""
+    terms = term_titles(inspections)
     # without references a class may be predicted by one of the models only
     views = sorted(set().union(*(inspection.views for inspection in inspections)))
     plots = {f"grad_cam_{number:02d}": draw_grad_cam(inspections, which) for number, which in enumerate(views)}
-    is_seen = (values["measure"] == IN_CLASS).any()
-    if is_seen:
-        plots["in_class_share"] = draw_in_class_share(inspections, values)
-    plots["channel_similarity"] = draw_similarity(inspections)
-    labels = {
-        "redundancy": "redundancy: mean absolute\noff-diagonal correlation",
-        "effective_rank_share": "effective rank\nover the number of channels",
-        "partner_correlation": "mean correlation of the\nchannel pairs that IFD compares",
+    seen = values[values["measure"] == IN_CLASS]
+    if len(seen):
+        targets = [target.name for target in inspections[0].model.targets]
+        shares = {f"{name}: share of the map's\nmass inside the class": (IN_CLASS, name) for name in targets}
+        plots["in_class_share"] = draw_by_stage(inspections, values, shares, min(3, len(targets)))
+    channels = {
+        "redundancy: mean absolute\noff-diagonal correlation": ("redundancy", ""),
+        "effective rank\nover the number of channels": ("effective_rank_share", ""),
+        "mean correlation of the\nchannel pairs that IFD compares": ("partner_correlation", ""),
     }
-    plots["channels"] = draw_measures(inspections, values, labels)
-    plots["losses"] = draw_measures(
-        inspections, values, {name: f"{title},\nunweighted" for name, title in terms.items()}
-    )
-    plots["ranking"] = draw_ranking(inspections)
+    losses = {f"{title},\nunweighted": (name, "") for name, title in terms.items()}
+    plots |= {
+        "channel_similarity": draw_similarity(inspections),
+        "channels": draw_by_stage(inspections, values, channels),
+        "losses": draw_by_stage(inspections, values, losses),
+        "ranking": draw_ranking(inspections),
+    }
     if any(inspection.model.logging for inspection in inspections):
-        labels = {name: f"{title}, mean over\nthe epoch, unweighted" for name, title in terms.items()}
-        labels[SHARE] = "share of the weighted\nterms in the loss [%]"
-        labels["mean_fg_dice"] = "pseudo Dice, mean of\nthe foreground classes"
-        plots["training"] = draw_training(inspections, labels)
+        curves = {name: f"{title}, mean over\nthe epoch, unweighted" for name, title in terms.items()}
+        curves[SHARE] = "share of the weighted\nterms in the loss [%]"
+        curves["mean_fg_dice"] = "pseudo Dice, mean of\nthe foreground classes"
+        plots["training"] = draw_training(inspections, curves)
     if len(inspections) == 2:
-        labels = {IN_CLASS: "in-class share,\nmean of the classes"} if is_seen else {}
-        labels |= {"redundancy": "redundancy", "effective_rank_share": "effective rank\nover channels", **terms}
-        plots["differences"] = draw_differences(inspections, paired, labels)
+        titles = {name: title for name, title in compared(inspections).items() if name != IN_CLASS or len(seen)}
+        labels = {f"B minus A:\n{title}".replace(" / ", "\nover "): (name, "") for name, title in titles.items()}
+        plots["differences"] = draw_by_stage(inspections, paired, labels)
     return plots
 
 
@@ -151,7 +144,7 @@ def _as_json(inspection: Inspection) -> dict[str, Any]:
     """Every value of one model, by case and summarised."""
     model = inspection.model
     return {
-        "name": model.name,
+        "name": model.folder.name,
         "dataset": model.folder.dataset,
         "fold": model.fold,
         "epochs": model.epochs,

@@ -9,15 +9,11 @@ from nnunetv2_selfreg.inspect.model import short
 from nnunetv2_selfreg.inspect.values import AREA, DIFFERENCE, IN_CLASS, INPUT, KEYS, NO_MASS, STUDENTS, summarise
 
 TITLES = {
-    IN_CLASS: "in-class share",
     "redundancy": "redundancy",
     "effective_rank": "effective rank",
-    "effective_rank_share": "effective rank / channels",
     "partner_correlation": "correlation of IFD's pairs",
     "constant_channels": "constant channels",
 }
-# of a column: the model's letter, the measure and the class
-Column = tuple[str, str, str]
 
 
 def term_titles(inspections: Sequence[Inspection]) -> dict[str, str]:
@@ -27,102 +23,88 @@ def term_titles(inspections: Sequence[Inspection]) -> dict[str, str]:
 
 def compared(inspections: Sequence[Inspection]) -> dict[str, str]:
     """The titles of what two models are compared by; they may differ in their numbers of channels."""
-    names = (IN_CLASS, "redundancy", "effective_rank_share", "partner_correlation")
-    return {name: TITLES[name] for name in names} | term_titles(inspections)
+    titles = {
+        IN_CLASS: "in-class share",
+        "redundancy": "redundancy",
+        "effective_rank_share": "effective rank / channels",
+    }
+    return titles | {"partner_correlation": TITLES["partner_correlation"]} | term_titles(inspections)
 
 
-def models_table(inspections: Sequence[Inspection]) -> pd.DataFrame:
-    """What was inspected."""
-    rows = [
+def make_tables(
+    inspections: Sequence[Inspection], values: pd.DataFrame, paired: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """All tables of the report.
+
+    Args:
+        inspections: One model, or the two of a comparison.
+        values: The values of all models.
+        paired: The differences of two models; empty for one.
+
+    Returns:
+        By name: `models`, `differences`, `shares`, `channels` and `losses`.
+    """
+    letters = {inspection.letter: inspection.letter and f", {inspection.letter}" for inspection in inspections}
+    stages = {stage: short(stage) for stage in inspections[0].model.stages}
+    # the share of the area stands below the in-class shares
+    cells = _cells(values.replace({"measure": {AREA: IN_CLASS}}))
+    without_mass = values[values["measure"] == NO_MASS].groupby(["model", "stage", "class"])["value"].sum()
+    for (letter, stage, target), count in without_mass[without_mass > 0].items():
+        cells[letter, IN_CLASS, stage, target] += f" ({count:.0f})"
+    classes = {target.name: (IN_CLASS, target.name) for target in inspections[0].model.targets}
+    channels = _table(cells, letters, stages, {title: (measure, "") for measure, title in TITLES.items()})
+    for number, inspection in enumerate(inspections, start=1):
+        counts = [inspection.grids[stage][0] for stage in stages]
+        channels.insert(number, f"channels{letters[inspection.letter]}", counts)
+    terms = {title: (name, "") for name, title in term_titles(inspections).items()}
+    students = {stage: _marked(stage, inspections) for each in inspections for stage in (*stages, *each.model.students)}
+    models = [
         (i.label, i.model.folder.dataset, i.model.fold, i.model.epochs, sum(i.patches.values())) for i in inspections
     ]
-    return pd.DataFrame(rows, columns=["model", "data set", "fold", "epochs", "patches"])
-
-
-def share_table(inspections: Sequence[Inspection], values: pd.DataFrame) -> pd.DataFrame:
-    """In-class share and maps without mass, by class and stage; last the class's share of the area."""
-    cells = _cells(values.replace({"measure": {AREA: IN_CLASS}}))
-    keys = ["model", "stage", "class"]
-    for (letter, stage, target), count in values[values["measure"] == NO_MASS].groupby(keys)["value"].sum().items():
-        if count:
-            cells[letter, IN_CLASS, stage, target] += f" ({count:.0f})"
-    columns = {
-        f"{target.name}{_of(i)}": (i.letter, IN_CLASS, target.name)
-        for target in inspections[0].model.targets
-        for i in inspections
+    differing = {f"in-class share, {name}": key for name, key in classes.items()}
+    differing |= {
+        title if name != IN_CLASS else f"{title}, mean of the classes": (name, "")
+        for name, title in compared(inspections).items()
     }
-    return _table(cells, _stages(inspections) | {INPUT: "share of the area"}, columns)
-
-
-def channels_table(inspections: Sequence[Inspection], values: pd.DataFrame) -> pd.DataFrame:
-    """What was measured of the channels."""
-    measures = ("redundancy", "effective_rank", "partner_correlation", "constant_channels")
-    table = _measures_table(inspections, values, _stages(inspections), {name: TITLES[name] for name in measures})
-    for number, i in enumerate(inspections, start=1):
-        table.insert(number, f"channels{_of(i)}", [i.grids[stage][0] for stage in i.model.stages])
-    return table
-
-
-def losses_table(inspections: Sequence[Inspection], values: pd.DataFrame) -> pd.DataFrame:
-    """The terms at each stage, and at each first block of a stage that is a student."""
-    students = {name: None for i in inspections for name in i.model.students}
-    stages = {}
-    for stage in [*inspections[0].model.stages, *students]:
-        of = [i.letter for i in inspections if stage in i.model.students]
-        stages[stage] = short(stage) + ("" if not of else "*" if len(of) == len(inspections) else f"* ({of[0]} only)")
-    return _measures_table(
-        inspections, values, stages | {STUDENTS: "all students, as in the training"}, term_titles(inspections)
-    )
-
-
-def differences_table(inspections: Sequence[Inspection], differences: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and sign of B minus A, by stage and measure."""
-    summary = summarise(differences).set_index(["model", *KEYS])
-    cells = {
-        key: _text(row["mean"], row["sd"], "+.3f") + f"\n{row['higher']:.0f} of {row['cases']:.0f} up"
-        for key, row in summary.iterrows()
+    with_students = stages | {STUDENTS: "all students"}
+    return {
+        "models": pd.DataFrame(models, columns=["model", "data set", "fold", "epochs", "patches"]),
+        "differences": _table(_cells(paired, signed=True), {DIFFERENCE: ""}, with_students, differing, "").rename(
+            columns={"stage": "B minus A"}
+        ),
+        "shares": _table(cells, letters, stages | {INPUT: "share of the area"}, classes),
+        "channels": channels,
+        "losses": _table(cells, letters, students | {STUDENTS: "all students, as in the training"}, terms),
     }
-    classes = {target.name: target.name for target in inspections[0].model.targets} | {"": "mean of the classes"}
-    columns = {f"{TITLES[IN_CLASS]}, {text}": (DIFFERENCE, IN_CLASS, name) for name, text in classes.items()}
-    columns |= {title: (DIFFERENCE, name, "") for name, title in compared(inspections).items() if name != IN_CLASS}
-    stages = _stages(inspections) | {STUDENTS: "all students"}
-    return _table(cells, stages, columns, missing="").rename(columns={"stage": "B minus A"})
-
-
-def _measures_table(
-    inspections: Sequence[Inspection], values: pd.DataFrame, stages: Mapping[str, str], titles: Mapping[str, str]
-) -> pd.DataFrame:
-    columns = {f"{title}{_of(i)}": (i.letter, name, "") for name, title in titles.items() for i in inspections}
-    return _table(_cells(values), stages, columns)
 
 
 def _table(
-    cells: Mapping[tuple[str, str, str, str], str],
+    cells: Mapping[tuple[str, ...], str],
+    letters: Mapping[str, str],
     stages: Mapping[str, str],
-    columns: Mapping[str, Column],
+    columns: Mapping[str, tuple[str, str]],
     missing: str = "none",
 ) -> pd.DataFrame:
-    """The cells of the stages and columns, under the titles that these have here."""
+    """The cells of the models, stages, and measures and classes, under the titles that these have here."""
     table = {
-        title: [cells.get((letter, measure, stage, target), missing) for stage in stages]
-        for title, (letter, measure, target) in columns.items()
+        title + of: [cells.get((letter, measure, stage, target), missing) for stage in stages]
+        for title, (measure, target) in columns.items()
+        for letter, of in letters.items()
     }
     return pd.DataFrame({"stage": list(stages.values())} | table)
 
 
-def _cells(values: pd.DataFrame) -> dict[tuple[str, str, str, str], str]:
-    """Mean and standard deviation over cases as text, by model, measure, stage and class."""
-    summary = summarise(values).set_index(["model", *KEYS])
-    return {key: _text(row["mean"], row["sd"], ".3f") for key, row in summary.iterrows()}
+def _cells(values: pd.DataFrame, signed: bool = False) -> dict[tuple[str, ...], str]:
+    """Mean and standard deviation as text, of differences also the sign, by model, measure, stage and class."""
+    cells = {}
+    for key, row in summarise(values).set_index(["model", *KEYS]).iterrows():
+        mean = "none" if pd.isna(row["mean"]) else f"{row['mean']:{'+' * signed}.3f}"
+        sd = "" if pd.isna(row["sd"]) else f" ± {row['sd']:.3f}"
+        cells[key] = mean + sd + f"\n{row['higher']:.0f} of {row['cases']:.0f} up" * signed
+    return cells
 
 
-def _text(mean: float, sd: float, form: str) -> str:
-    return "none" if pd.isna(mean) else f"{mean:{form}}" + ("" if pd.isna(sd) else f" ± {sd:.3f}")
-
-
-def _stages(inspections: Sequence[Inspection]) -> dict[str, str]:
-    return {stage: short(stage) for stage in inspections[0].model.stages}
-
-
-def _of(inspection: Inspection) -> str:
-    return f", {inspection.letter}" if inspection.letter else ""
+def _marked(stage: str, inspections: Sequence[Inspection]) -> str:
+    """A stage's short name, for a student with a star, and the model's letter where it is one in that model only."""
+    of = [inspection.letter for inspection in inspections if stage in inspection.model.students]
+    return short(stage) + "*" * bool(of) + (f" ({of[0]} only)" if 0 < len(of) < len(inspections) else "")

@@ -50,9 +50,3 @@ def differences(values: pd.DataFrame, left_out: Sequence[str] = ()) -> pd.DataFr
     paired = first.merge(second, on=["case", *KEYS], suffixes=("_a", "_b"))
     paired["value"] = paired["value_b"] - paired["value_a"]
     return with_class_means(paired.dropna(subset="value").assign(model=DIFFERENCE)[["model", "case", *KEYS, "value"]])
-
-
-def means(summary: pd.DataFrame, measure: str, stages: Sequence[str]) -> pd.Series:
-    """One model's means of a measure of all channels, by stage, where there is one, in the order of the stages."""
-    found = summary[(summary["measure"] == measure) & (summary["class"] == "")].set_index("stage")["mean"]
-    return found.reindex(stages).dropna()
