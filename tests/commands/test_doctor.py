@@ -5,16 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import sysconfig
 from pathlib import Path
 
 import pytest
 
-from nnunetv2_selfreg.commands import doctor
+from nnunetv2_selfreg.commands import doctor, installation
 from nnunetv2_selfreg.commands.doctor import Check
+from nnunetv2_selfreg.commands.installation import installed_trainer_folder, nnunet_folder, reads_ext_trainer
 
 REPOSITORY = Path(__file__).parents[2]
 TRAINER_FILE = REPOSITORY / "trainers" / "nnUNetTrainerSelfReg.py"
+REINSTALL = f"python -m pip install --force-reinstall --no-deps {doctor.source()}"
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -23,6 +25,11 @@ def python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[
     return subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, env=unset | environment
     )
+
+
+def set_version(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    for module in (doctor, installation):
+        monkeypatch.setattr(module, "find_version", lambda name: version)
 
 
 def statuses(output: str) -> dict[str, str]:
@@ -86,8 +93,7 @@ def test_nothing_installed_and_no_folders(tmp_path: Path) -> None:
 def test_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], found: list[str], code: int, last: str
 ) -> None:
-    looks: list[Callable[[], Check]] = [lambda status=status: Check("thing", status, "") for status in found]  # type: ignore[misc]
-    monkeypatch.setattr(doctor, "checks", lambda: looks)
+    monkeypatch.setattr(doctor, "checks", lambda: [Check("thing", status, "") for status in found])
     assert doctor.main([]) == code
     assert capsys.readouterr().out.splitlines()[-1] == last
 
@@ -139,7 +145,7 @@ def test_folder_that_can_only_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("version", "status"), [("2.5.1", "problem"), ("2.6.0", "ok"), ("2.10", "ok"), (None, "note")])
 def test_nnunet_versions(monkeypatch: pytest.MonkeyPatch, version: str | None, status: str) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    set_version(monkeypatch, version)
     check = doctor.check_nnunet()
     assert check.status == status
     assert check.remedy == (('python -m pip install "nnunetv2>=2.6"',) if status == "problem" else ())
@@ -150,7 +156,7 @@ def test_nnunet_versions(monkeypatch: pytest.MonkeyPatch, version: str | None, s
     [("2.8.0", "ok"), ("2.9.1", "problem"), ("2.9.0+cu128", "problem"), ("2.10.0", "ok"), (None, "problem")],
 )
 def test_torch_versions(monkeypatch: pytest.MonkeyPatch, version: str | None, status: str) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    set_version(monkeypatch, version)
     check = doctor.check_torch()
     assert check.status == status
 
@@ -177,7 +183,7 @@ def test_package_that_is_missing() -> None:
 def test_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, needed: bool, status: str) -> None:
     (tmp_path / "torchvision.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(doctor, "_needs_torchvision", lambda: needed)
+    monkeypatch.setattr(doctor, "needs_torchvision", lambda: needed)
     check = doctor.check_torchvision()
     assert check.status == status
     if "raise" in code:
@@ -189,26 +195,48 @@ def test_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str,
 # -- the nnUNetv2_train that the shell finds
 
 
-@pytest.mark.parametrize(
-    ("first_line", "status"),
-    [
-        (f"#!{sys.executable}", "ok"),
-        ("#!{folder}/python3", "problem"),
-        ("#!/bin/sh", "note"),
-        ("#!/usr/bin/env python3", "note"),
-    ],
-)
-def test_train_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_line: str, status: str) -> None:
-    scripts = {"nnUNetv2_train": first_line.format(folder=tmp_path), "python3": "#!/bin/sh\necho /another/environment"}
-    for name, text in scripts.items():
-        (tmp_path / name).write_text(text + "\n")
-        (tmp_path / name).chmod(0o755)
+def scripts_at(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def test_train_command_of_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = Path(sysconfig.get_path("scripts"), "nnUNetv2_train")
+    monkeypatch.setenv("PATH", str(installed.parent))
+    assert doctor.check_train_command() == Check("nnUNetv2_train", "ok", str(installed))
+    (tmp_path / "nnUNetv2_train").symlink_to(installed)
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor.check_train_command().status == "ok"
+
+
+def test_train_command_that_the_installer_put_elsewhere(tmp_path: Path) -> None:
+    """As `pip install --user` does."""
+    record = tmp_path / "lib" / "nnunetv2-2.8.1.dist-info"
+    record.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    scripts_at(tmp_path / "bin", "nnUNetv2_train", "python3")
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.8.1\n")
+    (record / "RECORD").write_text("../bin/nnUNetv2_train,,\n")
+    code = "from nnunetv2_selfreg.commands.doctor import check_train_command; print(check_train_command())"
+    path = os.pathsep.join([str(tmp_path / "lib"), str(REPOSITORY)])
+    found = python("-S", "-c", code, PYTHONPATH=path, PATH=str(tmp_path / "bin")).stdout
+    assert re.fullmatch(rf"ok +nnUNetv2_train +{tmp_path}/bin/nnUNetv2_train\n", found)
+
+
+def test_train_command_of_another_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(scripts_at(tmp_path, "nnUNetv2_train", "python3")))
     check = doctor.check_train_command()
-    assert check.status == status
-    assert str(tmp_path / "nnUNetv2_train") in check.text
-    if status == "problem":
-        assert check.remedy[0] == f"{tmp_path}/python3 -m pip install {doctor._source()}"
+    assert check.status == "problem"
+    assert check.text == f"{tmp_path}/nnUNetv2_train belongs to another Python, {tmp_path}/python3"
+    assert check.remedy[0] == f"{tmp_path}/python3 -m pip install {doctor.source()}"
+
+
+def test_train_command_of_no_python_that_can_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(scripts_at(tmp_path, "nnUNetv2_train")))
+    check = doctor.check_train_command()
+    assert (check.status, check.text) == ("note", f"{tmp_path}/nnUNetv2_train, cannot tell of which Python")
 
 
 def test_train_command_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +250,7 @@ def test_train_command_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """An nnU-Net outside site-packages: the installed one's search, and next to nothing to be found by it."""
-    folder = doctor.nnunet_folder()
+    folder = nnunet_folder()
     assert folder is not None
     checkout = tmp_path / "checkout" / "nnunetv2"
     for package in ("", "utilities", "training", "training/nnUNetTrainer", "training/nnUNetTrainer/primus"):
@@ -243,12 +271,12 @@ def ext_folder(tmp_path: Path) -> Path:
     return folder
 
 
-reads_ext_trainer = pytest.mark.skipif(not doctor._reads_ext_trainer(), reason="nnU-Net reads it since 2.8.0")
+reads_ext_trainer = pytest.mark.skipif(not reads_ext_trainer(), reason="nnU-Net reads it since 2.8.0")
 
 
 def look_for_trainers(checkout: Path, **environment: str) -> str:
     path = os.pathsep.join([str(checkout.parent), str(REPOSITORY)])
-    code = "from nnunetv2_selfreg.commands.doctor import *; print(check_trainers())"
+    code = "from nnunetv2_selfreg.commands.doctor import check_nnunet, check_trainers; print(check_trainers())"
     done = python("-c", code, PYTHONPATH=path, **environment)
     assert done.stderr == ""
     return done.stdout
@@ -284,7 +312,7 @@ def test_trainers_missing_from_a_checkout(checkout: Path) -> None:
     found = look_for_trainers(checkout)
     missing = f"nnU-Net does not find nnUNetTrainerSelfReg, it is not in {checkout}/training/nnUNetTrainer"
     assert re.match(rf"problem +trainers +{re.escape(missing)}\n", found)
-    installed = doctor.installed_trainer_folder()
+    installed = installed_trainer_folder()
     assert found.endswith(f"\n         -> export nnUNet_extTrainer={installed}\n")
 
 
@@ -293,7 +321,7 @@ def test_trainers_that_cannot_be_imported(checkout: Path, trainer_file: str) -> 
     (checkout / "training" / "nnUNetTrainer" / TRAINER_FILE.name).write_text(trainer_file)
     found = look_for_trainers(checkout)
     assert re.match(r"problem +trainers +nnU-Net's search for nnUNetTrainerSelfReg fails: (Module|SystemExit)", found)
-    assert f"-> {doctor._reinstall()}\n" in found
+    assert f"-> {REINSTALL}\n" in found
 
 
 @pytest.mark.parametrize(
@@ -302,28 +330,26 @@ def test_trainers_that_cannot_be_imported(checkout: Path, trainer_file: str) -> 
         ("2.8.1", True, "", ["export nnUNet_extTrainer='/a b'"]),
         ("2.8.1", True, "/mine", ["export nnUNet_extTrainer=\"$nnUNet_extTrainer:\"'/a b'"]),
         ("2.7.0", True, "", ["cp '/a b/nnUNetTrainerSelfReg.py' /nnunet", "or upgrade nnU-Net to 2.8.0 or newer"]),
-        ("2.8.1", False, "", [f"{doctor._reinstall()}   # with the python of the environment"]),
+        ("2.8.1", False, "", [f"{REINSTALL}   # with the python of the environment"]),
     ],
 )
 def test_remedies_for_trainers_elsewhere(
     monkeypatch: pytest.MonkeyPatch, version: str, is_checkout: bool, ext: str, remedies: list[str]
 ) -> None:
     monkeypatch.setenv("nnUNet_extTrainer", ext)
-    monkeypatch.setattr(doctor, "_version", lambda name: version)
-    monkeypatch.setattr(doctor, "_is_checkout", lambda folder: is_checkout)
+    set_version(monkeypatch, version)
+    monkeypatch.setattr(doctor, "is_checkout", lambda folder: is_checkout)
     monkeypatch.setattr(doctor, "installed_trainer_folder", lambda: "/a b")
-    found = doctor._trainer_remedy("/nnunet", None, "not found")
+    found = doctor.trainer_remedy("/nnunet", None, "not found")
     assert len(found) == len(remedies)
     assert all(line.startswith(remedy) for line, remedy in zip(found, remedies, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("version", "remedy"), [("0.1.0", doctor._reinstall()), (None, "pip install /path/to/nnunetv2-selfreg")]
-)
+@pytest.mark.parametrize(("version", "remedy"), [("0.1.0", REINSTALL), (None, "pip install /path/to/nnunetv2-selfreg")])
 def test_remedies_for_trainers_nowhere(monkeypatch: pytest.MonkeyPatch, version: str | None, remedy: str) -> None:
-    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    set_version(monkeypatch, version)
     monkeypatch.setattr(doctor, "installed_trainer_folder", lambda: None)
-    assert doctor._trainer_remedy("/nnunet", None, "not found")[0].endswith(remedy)
+    assert doctor.trainer_remedy("/nnunet", None, "not found")[0].endswith(remedy)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +365,7 @@ def test_ext_trainer(monkeypatch: pytest.MonkeyPatch, version: str, value: str |
     monkeypatch.delenv("nnUNet_extTrainer", raising=False)
     if value is not None:
         monkeypatch.setenv("nnUNet_extTrainer", value)
-    monkeypatch.setattr(doctor, "_version", lambda name: version)
+    set_version(monkeypatch, version)
     check = doctor.check_ext_trainer()
     assert check.status == ("ok" if value == str(REPOSITORY) else "note")
     assert text in check.text
@@ -355,7 +381,7 @@ def test_an_editable_checkout_that_our_folder_hides(tmp_path: Path) -> None:
     (record / "METADATA").write_text("Metadata-Version: 2.1\nName: nnunetv2\nVersion: 2.8.1\n")
     (record / "direct_url.json").write_text('{"url": "file:///home/me/nn%20UNet", "dir_info": {"editable": true}}')
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(REPOSITORY)!r}]; "
-    code += "from nnunetv2_selfreg.commands.doctor import *; print(check_nnunet())"
+    code += "from nnunetv2_selfreg.commands.doctor import check_nnunet, check_trainers; print(check_nnunet())"
     found = python("-S", "-c", code).stdout
     assert found.startswith("problem  nnunetv2 ")
     assert "2.8.1, an editable checkout that the folder of our trainers hides\n" in found
