@@ -10,16 +10,17 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import fields
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed, write_json
-from nnunetv2_selfreg.settings import RESERVED, SelfRegSettings, read_plans, resolve
+from nnunetv2_selfreg.settings import KEY, RESERVED, SelfRegSettings, check_places, option_types, read_plans, resolve
+from nnunetv2_selfreg.terms import BUILT_IN, Term
 
 PREPROCESSED = "nnUNet_preprocessed"
+TRAINER = "nnUNetTrainerSelfReg"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,10 +35,17 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         SelfRegError: Something asked for is not there, is not allowed or cannot be written.
     """
-    parsed = _parser().parse_args(arguments)
-    given = {name: value for name in _option_types() if (value := getattr(parsed, f"selfreg.{name}")) is not None}
+    # the trainer first: its terms say which settings there are
+    first = argparse.ArgumentParser("nnUNetv2_selfreg plans", add_help=False, allow_abbrev=False)
+    first.add_argument(
+        "-tr", dest="trainer", default=TRAINER, help="the trainer whose terms are weighted; default: %(default)s"
+    )
+    terms = trainer_terms(first.parse_known_args(arguments)[0].trainer)
+    types = option_types(terms)
+    parsed = _parser(first, types).parse_args(arguments)
+    given = {name: value for name in types if (value := getattr(parsed, f"{KEY}.{name}")) is not None}
     if not given:
-        raise SelfRegError(f"no setting is given; give at least one of {', '.join(map(_option, _option_types()))}")
+        raise SelfRegError(f"no setting is given; give at least one of {', '.join(map(_option, types))}")
     folder = dataset_folder(parsed.dataset)
     source, target = folder / f"{parsed.source}.json", folder / f"{check_identifier(parsed.output)}.json"
     plans = read_plans(source)
@@ -46,15 +54,19 @@ def main(arguments: Sequence[str]) -> int:
     if target.exists() and not parsed.overwrite:
         raise SelfRegError(f"{target} exists already; choose another -o, or replace it with --overwrite")
 
-    changed = with_settings(plans, parsed.output, parsed.configurations, given)
-    report = _report(parsed, folder, plans, changed)
+    changed = with_settings(plans, parsed.output, parsed.configurations, given, terms)
+    report = _report(parsed, folder, plans, changed, terms)
     write_json(target, changed, indent=4)
     print("\n".join([f"wrote {target}", *report]))
     return 0
 
 
 def with_settings(
-    plans: Mapping[str, Any], identifier: str, configurations: Sequence[str] | None, given: Mapping[str, Any]
+    plans: Mapping[str, Any],
+    identifier: str,
+    configurations: Sequence[str] | None,
+    given: Mapping[str, Any],
+    terms: Sequence[Term] = BUILT_IN,
 ) -> dict[str, Any]:
     """Merges settings into configurations of the plans; settings that are there already, also inherited ones, stay.
 
@@ -63,21 +75,45 @@ def with_settings(
         identifier: The name of the new plans.
         configurations: The configurations that get the settings; every one when left out.
         given: The settings by name.
+        terms: The terms of the trainer.
 
     Returns:
         The new plans.
 
     Raises:
-        SelfRegError: A configuration does not exist, or a setting is unknown or wrong.
+        SelfRegError: A configuration does not exist, or a setting is unknown, wrong or in the wrong place.
     """
+    check_places(plans)
     changed = dict(plans["configurations"])
     for name in configurations or list(changed):
         inherited = resolve(plans, name)
-        SelfRegSettings.from_plans(inherited)
-        settings = {**inherited.get("selfreg", {}), **given}
-        SelfRegSettings.from_plans({"selfreg": settings})
-        changed[name] = {**changed[name], "selfreg": settings}
+        SelfRegSettings.from_plans(inherited, terms)
+        settings = {**inherited.get(KEY, {}), **given}
+        SelfRegSettings.from_plans({KEY: settings}, terms)
+        changed[name] = {**changed[name], KEY: settings}
     return {**plans, "plans_name": identifier, "configurations": changed}
+
+
+def trainer_terms(trainer: str) -> Sequence[Term]:
+    """The terms that a trainer adds to nnU-Net's loss.
+
+    Args:
+        trainer: Its name.
+
+    Raises:
+        SelfRegError: This nnU-Net does not know the trainer, or it is not a SelfReg trainer.
+    """
+    if trainer == TRAINER:  # nnU-Net, whose import takes seconds, is not needed
+        return BUILT_IN
+    from nnunetv2_selfreg.trainer import find_trainer, stock_trainer
+
+    found: Any = find_trainer(trainer)
+    if found is None:
+        raise SelfRegError(f"-tr {trainer}: this nnU-Net has no such trainer; install what brings it")
+    if stock_trainer(found) is None:
+        raise SelfRegError(f"-tr {trainer} is not a SelfReg trainer and would ignore the settings")
+    terms: Sequence[Term] = found.terms
+    return terms
 
 
 def dataset_folder(dataset: str) -> Path:
@@ -119,11 +155,12 @@ def check_identifier(identifier: str) -> str:
     return identifier
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(first: argparse.ArgumentParser, types: Mapping[str, type]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_selfreg plans",
         description="Writes a new plans file with other SelfReg settings. The preprocessed data stay shared.",
         allow_abbrev=False,
+        parents=[first],
     )
     parser.add_argument("-d", dest="dataset", required=True, metavar="DATASET", help="name or number of the data set")
     parser.add_argument("-p", dest="source", default="nnUNetPlans", metavar="PLANS", help="start from these plans")
@@ -132,19 +169,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-o", dest="output", required=True, metavar="PLANS", help="identifier of the new plans")
     parser.add_argument("--overwrite", action="store_true", help="replace plans that have the new identifier already")
-    for name, type_ in _option_types().items():
-        about: dict[str, Any] = {"dest": f"selfreg.{name}", "help": f"setting {name}", "default": None}
-        if type_ is bool:
-            parser.add_argument(_option(name), action=argparse.BooleanOptionalAction, **about)
-        else:
-            read = type_ if type_ in (float, int, str) else json.loads
-            parser.add_argument(_option(name), type=read, metavar="VALUE", **about)
+    for name, type_ in types.items():
+        read = json.loads if type_ is list else type_
+        parser.add_argument(_option(name), dest=f"{KEY}.{name}", type=read, metavar="VALUE", help=f"setting {name}")
     return parser
-
-
-def _option_types() -> dict[str, Any]:
-    hints = get_type_hints(SelfRegSettings)
-    return {field.name: hints[field.name] for field in fields(SelfRegSettings)}
 
 
 def _option(name: str) -> str:
@@ -152,7 +180,11 @@ def _option(name: str) -> str:
 
 
 def _report(
-    parsed: argparse.Namespace, folder: Path, plans: Mapping[str, Any], changed: Mapping[str, Any]
+    parsed: argparse.Namespace,
+    folder: Path,
+    plans: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    terms: Sequence[Term],
 ) -> list[str]:
     """What to tell of the changed plans: the settings, the preprocessed data and the commands to train."""
     named = parsed.configurations or list(plans["configurations"])
@@ -161,27 +193,23 @@ def _report(
     for name in changed["configurations"]:
         resolved = resolve(changed, name)
         if name in named:
-            lines.append(f"  {name}: {_settings(resolved)}")
+            lines.append(f"  {name}: {SelfRegSettings.from_plans(resolved, terms)}")
             data = resolved.get("data_identifier")
             if data and not (folder / data).is_dir():
                 missing.setdefault(data, name)
-        elif resolved.get("selfreg") != resolve(plans, name).get("selfreg"):
-            lines.append(f"  {name}: {_settings(resolved)} (inherited)")
+        elif resolved.get(KEY) != resolve(plans, name).get(KEY):
+            lines.append(f"  {name}: {SelfRegSettings.from_plans(resolved, terms)} (inherited)")
     for data, name in missing.items():
         command = f"nnUNetv2_preprocess -d {parsed.dataset} -plans_name {parsed.source} -c {name}"
         lines.append(f"{folder / data} is not there yet: {command}")
     if not missing:
         lines.append(f"it shares the preprocessed data of {parsed.source}; nothing must be preprocessed again")
-    return [*lines, "train with", *(f"  {_train_command(parsed.dataset, name, changed)}" for name in named)]
+    return [*lines, "train with", *(f"  {_train_command(parsed, name, changed)}" for name in named)]
 
 
-def _settings(configuration: Mapping[str, Any]) -> str:
-    return str(SelfRegSettings.from_plans(configuration))
-
-
-def _train_command(dataset: str, configuration: str, plans: Mapping[str, Any]) -> str:
+def _train_command(parsed: argparse.Namespace, configuration: str, plans: Mapping[str, Any]) -> str:
     previous = resolve(plans, configuration).get("previous_stage")
-    command = f"nnUNetv2_train {dataset} {configuration} 0 -tr nnUNetTrainerSelfReg -p {plans['plans_name']}"
+    command = f"nnUNetv2_train {parsed.dataset} {configuration} 0 -tr {parsed.trainer} -p {parsed.output}"
     return f"{command}  # after every fold of {previous}, with the same -tr and -p" if previous else command
 
 

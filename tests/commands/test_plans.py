@@ -1,20 +1,29 @@
 """The plans command on a small hand-written plans file with inheritance and a cascade."""
 
+import argparse
 import copy
 import json
 import os
 import shlex
 import subprocess
 import sys
-from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nnunetv2_selfreg.commands import plans as room
+from nnunetv2_selfreg.compat import find_external_trainer
 from nnunetv2_selfreg.errors import SelfRegError
 
+MINE = """
+from nnunetv2_selfreg.terms import BUILT_IN, own_term
+from nnunetv2_selfreg.trainer import nnUNetTrainerSelfReg
+
+
+class nnUNetTrainerMine(nnUNetTrainerSelfReg):
+    terms = (*BUILT_IN, own_term("size", lambda student, teacher: student.square().mean(), weight=0.5))
+"""
 PLANS: dict[str, Any] = {
     "dataset_name": "Dataset998_Toy",
     "plans_name": "nnUNetPlans",
@@ -87,25 +96,30 @@ def test_command_writes_plans_and_prints_how_to_train(folder: Path) -> None:
     assert json.loads((folder / "nnUNetPlans.json").read_text()) == PLANS
 
 
-def test_command_ends_with_one_line_when_nothing_is_set() -> None:
-    done = command({}, "-d 998 --lambda-scr 0.1 -o New")
+def test_no_folder_of_preprocessed_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("nnUNet_preprocessed")
     expected = "nnUNet_preprocessed is not set; export nnUNet_preprocessed=/path/to/nnUNet_preprocessed"
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"nnUNetv2_selfreg plans: {expected}\n"
+    assert refusal("--lambda-scr", "0.1", "-o", "New") == expected
 
 
 @pytest.mark.parametrize(
     ("dataset", "expected"),
     [
         ("997", "-d 997: Could not find a dataset with the ID 997; preprocessed: Dataset998_Toy"),
-        ("998", "-d 998: More than one dataset name found for dataset id 998; preprocessed: Dataset998_Toy"),
         ("Toy", "-d Toy is neither a number nor a name that starts with 'Dataset'"),
     ],
 )
-def test_command_names_the_data_sets_that_exist(folder: Path, dataset: str, expected: str) -> None:
+def test_the_data_sets_that_exist_are_named(folder: Path, dataset: str, expected: str) -> None:
+    with pytest.raises(SelfRegError) as caught:
+        room.dataset_folder(dataset)
+    assert str(caught.value) == expected
+
+
+def test_command_ends_with_one_line_for_a_number_that_two_data_sets_have(folder: Path) -> None:
     (folder.parents[1] / "raw" / "Dataset998_Other").mkdir(parents=True)
     environment = {"nnUNet_preprocessed": str(folder.parent), "nnUNet_raw": str(folder.parents[1] / "raw")}
-    done = command(environment, f"-d {dataset} --lambda-scr 0.1 -o New")
+    done = command(environment, "-d 998 --lambda-scr 0.1 -o New")
+    expected = "-d 998: More than one dataset name found for dataset id 998; preprocessed: Dataset998_Toy"
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"nnUNetv2_selfreg plans: {expected}\n"
 
@@ -165,12 +179,57 @@ def test_with_settings_refuses_wrong_ones(given: dict[str, Any]) -> None:
         room.with_settings(PLANS, "New", ["2d"], given)
 
 
-def test_options_follow_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    types = [("some_weight", float), ("steps", int), ("kind", str), ("shared", bool), ("stages", tuple[int, ...])]
-    monkeypatch.setattr(room, "SelfRegSettings", make_dataclass("Settings", types))
-    line = "--some-weight .5 --steps 3 --kind 7 --no-shared --stages [1,2] -d 1 -o New"
-    parsed = vars(room._parser().parse_args(shlex.split(line)))
-    assert [parsed[f"selfreg.{name}"] for name, _ in types] == [0.5, 3, "7", False, [1, 2]]
+def test_options_follow_the_settings() -> None:
+    types = {"some_weight": float, "kind": str, "stages": list}
+    parser = room._parser(argparse.ArgumentParser(add_help=False), types)
+    parsed = vars(parser.parse_args(shlex.split("--some-weight .5 --kind 7 --stages [1,2] -d 1 -o New")))
+    assert [parsed[f"selfreg.{name}"] for name in types] == [0.5, "7", [1, 2]]
+
+
+def test_every_setting_of_the_published_trainer_has_an_option(folder: Path) -> None:
+    line = "-c 2d --lambda-scr .5 --lambda-ifd 0 --taps first_and_last --encoder-stages [2] --decoder-stages [0,1]"
+    assert run(*line.split(), "-o", "New") == 0
+    assert written(folder)["configurations"]["2d"]["selfreg"] == {
+        "lambda_scr": 0.5,
+        "lambda_ifd": 0.0,
+        "taps": "first_and_last",
+        "encoder_stages": [2],
+        "decoder_stages": [0, 1],
+    }
+
+
+def test_the_trainer_of_one_term_is_named_in_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--lambda-scr", "0.1", "-o", "New", "-c", "2d", "-tr", "nnUNetTrainerSelfRegSCR_5epochs") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  2d: lambda_scr 0.1, taps stages" in lines
+    assert lines[-1] == "  nnUNetv2_train Dataset998_Toy 2d 0 -tr nnUNetTrainerSelfRegSCR_5epochs -p New"
+
+
+def test_a_term_of_ones_own_can_be_weighted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "trainers.py").write_text(MINE)
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "mine"))
+    if find_external_trainer("nnUNetTrainerMine") is None:
+        pytest.skip("nnU-Net reads nnUNet_extTrainer since 2.8")
+    assert run("--lambda-size", "2", "--lambda-ifd", "0", "-o", "New", "-c", "2d", "-tr", "nnUNetTrainerMine") == 0
+    assert written(folder)["configurations"]["2d"]["selfreg"] == {"lambda_size": 2.0, "lambda_ifd": 0.0}
+    lines = capsys.readouterr().out.splitlines()
+    assert "  2d: lambda_scr 0.015, lambda_ifd 0, lambda_size 2, taps stages" in lines
+    assert lines[-1].endswith("-tr nnUNetTrainerMine -p New")
+    assert "'selfreg.lambda_size' is unknown" in refusal("--lambda-scr", "0.1", "-o", "Other", "-p", "New")
+
+
+def test_a_trainer_without_selfreg_is_refused(folder: Path) -> None:
+    expected = "-tr nnUNetTrainer_5epochs is not a SelfReg trainer and would ignore the settings"
+    assert refusal("--lambda-scr", "0.1", "-o", "New", "-tr", "nnUNetTrainer_5epochs") == expected
+
+
+def test_a_trainer_that_is_not_there_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnunetv2_selfreg.trainer.find_nnunet_trainer", lambda name: None)
+    expected = "-tr nnUNetTrainerSelfReg_7epochs: this nnU-Net has no such trainer; install what brings it"
+    assert refusal("--lambda-scr", "0.1", "-o", "New", "-tr", "nnUNetTrainerSelfReg_7epochs") == expected
 
 
 def test_a_setting_must_be_given(folder: Path) -> None:
@@ -188,6 +247,11 @@ def test_text_for_a_number_is_unusable(folder: Path, capsys: pytest.CaptureFixtu
         run("--lambda-scr", "much", "-o", "New")
     assert caught.value.code == 2
     assert "--lambda-scr: invalid float value: 'much'" in capsys.readouterr().err
+
+
+def test_settings_in_the_wrong_place_are_refused(folder: Path) -> None:
+    (folder / "nnUNetPlans.json").write_text(json.dumps(PLANS | {"selfreg": {"lambda_scr": 0.1}}))
+    assert "plans key 'selfreg' would be ignored" in refusal("--lambda-scr", "0.1", "-o", "New")
 
 
 @pytest.mark.parametrize("there", [{"lambda_src": 0.1}, 0.1, {"lambda_ifd": "much"}])
