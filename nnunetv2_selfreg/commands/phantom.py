@@ -41,47 +41,27 @@ class Phantom:
     spacing: tuple[float, float, float]
 
 
-@dataclass(frozen=True)
 class _Heart:
-    """The shape of one heart: lengths in mm, angles in radians, the rest relative."""
+    """The shape of one heart, drawn at random: lengths in mm, angles in radians, the rest relative."""
 
-    length: float  # of the left ventricle, base to apex
-    radius: float  # of the LV blood pool at the base
-    wall: float  # mean thickness of the myocardium at the base
-    thicker_side: float
-    fat_side: float  # the fat around the heart covers the half that faces this way
-    oval: tuple[float, float]  # size and angle of the second harmonic of the outline
-    bump: tuple[float, float]  # and of the third
-    centre: tuple[float, float]  # of the LV, row and column from the image's centre
-    septum: float  # direction from the LV to the RV
-    rv_size: tuple[float, float]  # half axes of the RV across and along the septum, in LV outer radii
-    rv_offset: float  # from the LV's centre to the RV's, in LV outer radii
-    rv_bend: float  # how far the RV curls around the LV
-    rv_end: float  # where the RV ends between the base (0) and the apex (1)
-    papillary: tuple[float, float]  # directions of the two papillary muscles
-
-    @classmethod
-    def draw(cls, rng: Generator) -> "_Heart":
-        septum = np.pi + rng.uniform(-0.6, 0.6)
+    def __init__(self, rng: Generator) -> None:
+        self.septum = np.pi + rng.uniform(-0.6, 0.6)  # direction from the left ventricle (LV) to the right (RV)
         # The pair of ventricles sits in the middle, so the LV moves away from the RV.
-        row, column = (-11 * np.array([np.sin(septum), np.cos(septum)]) + rng.normal(0, 3.5, 2)).tolist()
+        middle = -11 * np.array([np.sin(self.septum), np.cos(self.septum)])
+        self.centre = middle + rng.normal(0, 3.5, 2)  # of the LV, row and column from the image's centre
         first = rng.uniform(-0.4, 0.4)
-        return cls(
-            length=rng.uniform(60, 82),
-            radius=rng.uniform(15, 24),
-            wall=rng.uniform(6.5, 11),
-            thicker_side=rng.uniform(0, 2 * np.pi),
-            fat_side=rng.uniform(0, 2 * np.pi),
-            oval=(rng.uniform(0, 0.09), rng.uniform(0, np.pi)),
-            bump=(rng.uniform(0, 0.04), rng.uniform(0, np.pi)),
-            centre=(row, column),
-            septum=septum,
-            rv_size=(rng.uniform(0.72, 1.0), rng.uniform(0.95, 1.2)),
-            rv_offset=rng.uniform(0.72, 0.92),
-            rv_bend=rng.uniform(0.1, 0.4),
-            rv_end=rng.uniform(0.75, 0.97),
-            papillary=(first + 1.0, first - 1.2),
-        )
+        self.papillary = (first + 1.0, first - 1.2)  # directions of the two papillary muscles
+        self.length = rng.uniform(60, 82)  # of the LV, base to apex
+        self.radius = rng.uniform(15, 24)  # of the LV's blood pool at the base
+        self.wall = rng.uniform(6.5, 11)  # mean thickness of the myocardium at the base
+        self.thicker_side = rng.uniform(0, 2 * np.pi)
+        self.fat_side = rng.uniform(0, 2 * np.pi)  # the fat around the heart covers the half that faces this way
+        self.oval = (rng.uniform(0, 0.09), rng.uniform(0, np.pi))  # size and angle of the outline's second harmonic
+        self.bump = (rng.uniform(0, 0.04), rng.uniform(0, np.pi))  # and of its third
+        self.rv_size = (rng.uniform(0.72, 1.0), rng.uniform(0.95, 1.2))  # across and along, in LV outer radii
+        self.rv_offset = rng.uniform(0.72, 0.92)  # from the LV's centre to the RV's, in LV outer radii
+        self.rv_bend = rng.uniform(0.1, 0.4)  # how far the RV curls around the LV
+        self.rv_end = rng.uniform(0.75, 0.97)  # where the RV ends between the base (0) and the apex (1)
 
 
 def _cosines(rng: Generator, y: Floats, x: Floats, reach: float, order: int) -> Floats:
@@ -97,8 +77,7 @@ def _cosines(rng: Generator, y: Floats, x: Floats, reach: float, order: int) -> 
 
 
 def _disc(y: Floats, x: Floats, row: float, column: float, radius: float) -> Mask:
-    inside: Mask = np.hypot(y - row, x - column) < radius
-    return inside
+    return np.hypot(y - row, x - column) < radius
 
 
 def _parts(heart: _Heart, depth: float, y: Floats, x: Floats) -> dict[str, Mask]:
@@ -133,8 +112,7 @@ def _parts(heart: _Heart, depth: float, y: Floats, x: Floats) -> dict[str, Mask]
 
     def right(margin: float | Floats) -> Mask:
         ellipse = np.hypot((across - heart.rv_offset * size) / (half_across + margin), along / (half_along + margin))
-        inside: Mask = (ellipse < 1) & (shrink > 0)
-        return inside
+        return (ellipse < 1) & (shrink > 0)
 
     muscles = empty
     if 0.15 < depth < 0.75:
@@ -156,7 +134,7 @@ def _parts(heart: _Heart, depth: float, y: Floats, x: Floats) -> dict[str, Mask]
 
 
 def _surroundings(rng: Generator, y: Floats, x: Floats, reach: float) -> Floats:
-    """Lung, chest wall, liver and descending aorta as relative signal, the same in all slices.
+    """Lung, chest wall, liver and descending aorta, the same in all slices.
 
     Args:
         rng: Source of the variation.
@@ -195,7 +173,7 @@ def make_phantom(seed: int, number: int) -> Phantom:
         The case: 6 to 10 slices of 58 to 65 voxels each way.
     """
     rng = np.random.default_rng([seed, number])
-    heart = _Heart.draw(rng)
+    heart = _Heart(rng)
     thickness = float(rng.choice([8.0, 9.0, 10.0]))
     pixel = round(float(rng.uniform(1.75, 1.95)), 2)
     slices = int(np.clip(round(heart.length / thickness) + rng.integers(-1, 2), 6, 10))
@@ -211,14 +189,13 @@ def make_phantom(seed: int, number: int) -> Phantom:
     first = rng.uniform(0.0, 0.6) * thickness
 
     def averaged(points: Floats | Mask) -> Floats:
-        means: Floats = points.reshape(rows, _POINTS, columns, _POINTS).mean((1, 3))
-        return means
+        return points.reshape(rows, _POINTS, columns, _POINTS).mean((1, 3))
 
     signal = np.empty((slices, rows, columns))
     labels = np.empty((slices, rows, columns), np.uint8)
     for z in range(slices):
         # Each slice is a breath-hold of its own, so the heart is never in quite the same place.
-        row, column = np.array(heart.centre) + rng.normal(0, 0.9, 2)
+        row, column = heart.centre + rng.normal(0, 0.9, 2)
         parts = _parts(heart, (first + z * thickness) / heart.length, y - row, x - column)
         flow = 1 + 0.06 * _cosines(rng, y, x, reach / 2, 2)
         paint: dict[str, float | Floats] = {

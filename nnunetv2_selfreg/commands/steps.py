@@ -58,15 +58,14 @@ class Marker:
         if marker.path.is_file():
             try:
                 found = read_json(marker.path)
-                made_by, version, found_seed = (found[key] for key in ("made_by", "version", "seed"))
                 marker.seconds = {name: float(value) for name, value in found["seconds"].items()}
             except (ValueError, TypeError, KeyError, AttributeError):
-                made_by = None
-            if made_by != MADE_BY:
+                found = {}
+            if found.get("made_by") != MADE_BY:
                 raise SelfRegError(f"{marker.path} is not a file that this demo wrote: {way_out}")
-            for key, there, wanted in (("version", version, __version__), ("seed", found_seed, seed)):
-                if there != wanted:
-                    raise SelfRegError(f"{folder} holds a demo of {key} {there}, not {wanted}: {way_out}")
+            for key, wanted in (("version", __version__), ("seed", seed)):
+                if found.get(key) != wanted:
+                    raise SelfRegError(f"{folder} holds a demo of {key} {found.get(key)}, not {wanted}: {way_out}")
         elif folder.is_dir() and any(folder.iterdir()):
             raise SelfRegError(f"{folder} is not empty and was not made by this demo: {way_out}")
         else:
