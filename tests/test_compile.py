@@ -53,3 +53,19 @@ def test_compiled_validation_fills_no_tap():
     with torch.no_grad():
         compiled(images)
     assert taps.take() is None
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_network_of_which_only_a_part_is_compiled_trains_as_the_eager_one(part):
+    torch._dynamo.reset()
+    network = plain_unet(features=(4, 6, 8))
+    criterion = SelfRegCriterion(BaseLoss(), StageTaps(network), selfreg_settings(), torch.device("cpu"))
+    setattr(network, part, torch.compile(getattr(network, part), backend="aot_eager"))
+    images, target = batch()
+    loss = criterion(network(images), target)
+    loss.backward()
+    expected, gradients, _ = step(False)
+    torch.testing.assert_close(loss.detach(), expected, rtol=1e-4, atol=1e-5)
+    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+        found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4)

@@ -79,9 +79,7 @@ def test_loss_is_nnunets_plus_the_weighted_terms(features, weights):
     assert means == pytest.approx({"loss": abs(base), **active}, rel=1e-5)
 
 
-@pytest.mark.skipif(
-    "unet_loss" not in VECTORS, reason="the complete set of the published code's vectors is not at hand"
-)
+@pytest.mark.skipif("unet_loss" not in VECTORS, reason="the complete set of vectors is not at hand")
 def test_whole_network_agrees_with_published_code():
     """Two terms of weight 1 over a U-Net's maps; the draws are the published ones, handed in in their order."""
     names = [f"enc{i}" for i in range(4)] + [f"dec{i}" for i in range(3)]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.settings import SelfRegSettings
+from nnunetv2_selfreg.settings import SelfRegSettings, check_places
 
 
 def refusal(configuration: dict[str, Any]) -> str:
@@ -88,3 +88,35 @@ def test_a_stage_cannot_be_named_twice() -> None:
 def test_stages_are_kept_in_the_order_of_the_forward_pass() -> None:
     settings = SelfRegSettings.from_plans({"selfreg": {"encoder_stages": [3, 1], "decoder_stages": None}})
     assert (settings.encoder_stages, settings.decoder_stages) == ((1, 3), None)
+
+
+@pytest.mark.parametrize(
+    ("plans", "place"),
+    [
+        ({"selfreg": {"lambda_scr": 0.1}, "configurations": {"2d": {}}}, "selfreg"),
+        ({"configurations": {"selfreg": {}, "2d": {}}}, "configurations.selfreg"),
+        ({"configurations": {"2d": {"architecture": {"selfreg": {}}}}}, "configurations.2d.architecture.selfreg"),
+        (
+            {"configurations": {"2d": {"architecture": {"arch_kwargs": {"selfreg": {}}}}}},
+            "configurations.2d.architecture.arch_kwargs.selfreg",
+        ),
+        ({"foo": {"selfreg": {}}}, "foo.selfreg"),
+    ],
+)
+def test_the_key_where_it_would_be_ignored_is_refused(plans: dict[str, Any], place: str) -> None:
+    with pytest.raises(SelfRegError, match=rf"^SelfReg: plans key '{re.escape(place)}' would be ignored; move it into"):
+        check_places(plans)
+
+
+def test_the_key_in_a_configuration_is_in_its_place() -> None:
+    check_places({"configurations": {"2d": {"selfreg": {"lambda_scr": 0.1}}, "3d_fullres": {"inherits_from": "2d"}}})
+
+
+def test_settings_as_plans_are_read_back() -> None:
+    settings = SelfRegSettings.from_plans({"selfreg": {"lambda_scr": 0.1, "encoder_stages": [2, 1]}})
+    assert SelfRegSettings.from_plans({"selfreg": settings.as_plans()}) == settings
+
+
+def test_settings_are_logged_with_stages_where_they_are_chosen() -> None:
+    settings = SelfRegSettings.from_plans({"selfreg": {"lambda_scr": 0.1, "encoder_stages": [2, 1]}})
+    assert str(settings) == "lambda_scr 0.1, lambda_ifd 0.015, taps stages, encoder_stages [1, 2]"

@@ -6,7 +6,9 @@ import weakref
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from networks import plain_unet, selfreg_settings
+from test_criterion import batch, criterion_for
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.taps import StageTaps
@@ -165,3 +167,46 @@ def test_stages_that_are_not_made_of_blocks_cannot_be_tapped_at_the_first():
     network.encoder.stages[1] = torch.nn.Conv2d(4, 8, 3, 2, 1)
     with pytest.raises(SelfRegError, match=r"encoder\.stages\.1 is not made of blocks; set plans key 'selfreg\.taps'"):
         StageTaps(network, selfreg_settings(taps="first_and_last"))
+
+
+def test_two_forward_passes_before_one_loss_are_refused():
+    network = plain_unet()
+    taps = StageTaps(network)
+    network(torch.randn(1, 1, 8, 8))
+    network(torch.randn(1, 1, 8, 8))
+    with pytest.raises(SelfRegError, match=r"encoder\.stages\.1, .* gave more than one feature map before the loss"):
+        taps.take()
+    network(torch.randn(1, 1, 8, 8))
+    assert taps.take() is not None
+
+
+class Checkpointed(torch.nn.Module):
+    """A stage, or several, whose activations are made again in the backward pass."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, images):
+        return torch.utils.checkpoint.checkpoint(self.stage, images, use_reentrant=False)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["around the tap", "inside the tap"])
+def test_activation_checkpointing_gives_the_same_gradients_and_leaves_the_taps_empty(inside):
+    gradients = []
+    for checkpointed in (False, True):
+        network = plain_unet(features=(4, 6, 8))
+        if checkpointed and inside:  # the tap is on the wrapper, its stage is run again
+            network.encoder.stages = torch.nn.Sequential(*map(Checkpointed, network.encoder.stages))
+        criterion = criterion_for(network, lambda_scr=0.3, lambda_ifd=0.7)
+        if checkpointed and not inside:  # the tapped stage itself is run again
+            for i, stage in enumerate(network.encoder.stages):
+                network.encoder.stages[i] = Checkpointed(stage)
+        images, target = batch()
+        criterion(network(images), target).backward()
+        assert criterion.taps.take() is None
+        gradients.append([p.grad for p in network.parameters()])
+    for found, expected in zip(gradients[1], gradients[0], strict=True):
+        assert (found is None) == (expected is None)
+        if expected is not None:
+            torch.testing.assert_close(found, expected)

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 from os.path import join
@@ -13,7 +14,8 @@ import pytest
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
-from nnunetv2_selfreg import trainer
+from nnunetv2_selfreg import compat, trainer
+from nnunetv2_selfreg.errors import SelfRegError
 
 TRAINER_FOLDER = join(nnunetv2.__path__[0], "training", "nnUNetTrainer")
 NAMES = [
@@ -119,3 +121,68 @@ def test_the_second_way_through_ext_trainer():
         )
         assert found is trainer.nnUNetTrainerSelfReg_100epochs
     assert pickle.loads(pickle.dumps(found)) is found
+
+
+@pytest.mark.parametrize(
+    ("version", "supported"),
+    [("2.6.0", True), ("2.6", True), ("2.9rc1", True), ("2.10.0.dev3+g1234", True), ("3.0", True), ("2.6.0rc1", True),
+     ("2.5.2", False), ("1.7.1", False), ("2.5.9.post1", False)],
+)  # fmt: skip
+def test_any_version_number_is_understood(version, supported):
+    if supported:
+        compat.check_nnunet(version)
+    else:
+        with pytest.raises(SelfRegError, match=rf"nnU-Net {re.escape(version)} is not supported"):
+            compat.check_nnunet(version)
+
+
+EXTERNAL = """
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerCELoss import nnUNetTrainerCELoss
+from nnunetv2_selfreg.trainer import nnUNetTrainerSelfReg, nnUNetTrainerSelfReg_10epochs
+
+class nnUNetTrainerTheirs(nnUNetTrainerCELoss): pass
+class nnUNetTrainerMine(nnUNetTrainerSelfReg, nnUNetTrainerTheirs): pass
+class nnUNetTrainerSelfRegMine(nnUNetTrainerSelfReg): pass
+class nnUNetTrainerSelfRegLong_10epochs(nnUNetTrainerSelfReg_10epochs): pass
+"""
+
+
+@pytest.fixture
+def external(tmp_path, monkeypatch):
+    if not hasattr(importlib.import_module("nnunetv2.paths"), "nnUNet_extTrainer"):
+        pytest.skip("nnUNet_extTrainer came with nnU-Net 2.8")
+    (tmp_path / "my_trainers.py").write_text(EXTERNAL)
+    ours = Path(__file__).parents[1] / "trainers"  # for editable nnU-Nets; must not ask itself for ever
+    monkeypatch.setenv("nnUNet_extTrainer", f"{ours}:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "stock"),
+    [
+        ("nnUNetTrainerMine", "nnUNetTrainerCELoss"),
+        ("nnUNetTrainerSelfRegMine", "nnUNetTrainer"),
+        ("nnUNetTrainerSelfRegLong_10epochs", "nnUNetTrainer_10epochs"),
+        ("nnUNetTrainerSelfRegMine_5epochs", "nnUNetTrainer_5epochs"),
+        ("nnUNetTrainerSelfRegTheirs", "nnUNetTrainerCELoss"),  # SelfReg in a stock trainer that somebody wrote
+        ("nnUNetTrainerSelfReg_100epochs", "nnUNetTrainer_100epochs"),
+        ("nnUNetTrainerTheirs", None),
+        ("nnUNetTrainer", None),
+    ],
+)
+def test_a_trainer_that_somebody_wrote_is_found_with_the_stock_trainer_that_it_is_made_of(external, name, stock):
+    found = trainer.find_trainer(name)
+    assert found.__name__ == name
+    assert getattr(trainer.stock_trainer(found), "__name__", None) == stock
+
+
+def test_nnunets_own_search_finds_a_selfreg_trainer_that_somebody_wrote(external):
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    for name in ("nnUNetTrainerSelfRegMine", "nnUNetTrainerSelfRegLong_10epochs", "nnUNetTrainerSelfRegMine_5epochs"):
+        assert recursive_find_trainer_class_by_name(name).__name__ == name
+
+
+def test_selfreg_with_one_term_has_that_term_whatever_others_there_are():
+    assert [term.name for term in trainer.nnUNetTrainerSelfRegSCR_5epochs.terms] == ["scr"]
+    assert [term.name for term in trainer.nnUNetTrainerSelfRegIFD.terms] == ["ifd"]

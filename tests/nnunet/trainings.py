@@ -125,12 +125,19 @@ def plan_and_preprocess(datasets: Iterable[str], configuration: str) -> None:
     run(f"nnUNetv2_plan_and_preprocess -d {numbers} -c {configuration} -npfp 1 -np 1")
 
 
-def edit_plans(dataset: str, source: str, target: str, edit: Callable[[dict], object]) -> str:
-    """Writes the plans `target`: those of `source`, their configurations edited."""
+def edit_plans(
+    dataset: str,
+    source: str,
+    target: str,
+    edit: Callable[[dict], object],
+    whole: Callable[[dict], object] = lambda plans: None,
+) -> str:
+    """Writes the plans `target`: those of `source`, their configurations edited, or the plans as a whole."""
     preprocessed = folder("preprocessed") / dataset
     plans = json.loads((preprocessed / f"{source}.json").read_text())
     plans["plans_name"] = target
     edit(plans["configurations"])
+    whole(plans)
     (preprocessed / f"{target}.json").write_text(json.dumps(plans))
     return target
 
