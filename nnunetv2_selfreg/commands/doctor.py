@@ -15,23 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nnunetv2_selfreg.commands.installation import (
-    EXT_TRAINER,
-    TRAINER,
-    TRAINER_FOLDER,
-    ext_folders,
-    find_distribution,
-    find_version,
-    installed_from,
-    installed_trainer_folder,
-    is_checkout,
-    needs_torchvision,
-    nnunet_folder,
-    one_line,
-    reads_ext_trainer,
-    search_error,
-    version_numbers,
-)
+from nnunetv2_selfreg.commands import installation
+from nnunetv2_selfreg.commands.installation import EXT_TRAINER, TRAINER, TRAINER_FOLDER
 
 TRAIN_COMMAND = "nnUNetv2_train"
 REINSTALL_TORCH = (
@@ -100,18 +85,18 @@ def checks() -> Iterator[Check]:
 
 
 def check_selfreg() -> Check:
-    name, place, found = "nnunetv2-selfreg", Path(__file__).parents[1], find_version("nnunetv2-selfreg")
+    name, place, found = "nnunetv2-selfreg", Path(__file__).parents[1], installation.version("nnunetv2-selfreg")
     return Check(name, "ok", f"{found}  {place}") if found else Check(name, "note", f"not installed, used from {place}")
 
 
 def check_nnunet() -> Check:
     install = ('python -m pip install "nnunetv2>=2.6"',)
-    folder, found = nnunet_folder(), find_version("nnunetv2")
+    folder, found = installation.nnunet_folder(), installation.version("nnunetv2")
     if folder is None and found is not None:
-        checkout = installed_from("nnunetv2", "/path/to/nnUNet")
+        checkout = installation.origin("nnunetv2", "/path/to/nnUNet")
         remedy = (
             f"python -m pip install -e {shlex.quote(checkout)} --config-settings editable_mode=compat",
-            f"then {export_ext_trainer(installed_trainer_folder() or '/path/to/nnunetv2-selfreg/trainers')}",
+            f"then {export_ext_trainer(installation.our_trainer_folder() or '/path/to/nnunetv2-selfreg/trainers')}",
         )
         text = f"{found}, an editable checkout that the folder of our trainers hides"
         return Check("nnunetv2", "problem", text, remedy)
@@ -119,31 +104,32 @@ def check_nnunet() -> Check:
         return Check("nnunetv2", "problem", "cannot be imported by this Python", install)
     if found is None:
         return Check("nnunetv2", "note", f"of unknown version, used from {folder}")
-    if version_numbers("nnunetv2") < (2, 6):
+    if installation.numbers("nnunetv2") < (2, 6):
         return Check("nnunetv2", "problem", f"{found} is older than 2.6.0  {folder}", install)
     return Check("nnunetv2", "ok", f"{found}  {folder}")
 
 
 def check_torch() -> Check:
-    found = find_version("torch")
+    found = installation.version("torch")
     if found is None:
         return Check("torch", "problem", "not installed", ("follow https://pytorch.org/get-started/locally",))
-    if version_numbers("torch") == (2, 9):
+    if installation.numbers("torch") == (2, 9):
         remedy = 'python -m pip install --force-reinstall "torch!=2.9.*" torchvision'
         return Check("torch", "problem", f"{found} is refused by nnU-Net", (remedy,))
     return Check("torch", "ok", found)
 
 
 def check_torchvision() -> Check:
-    name, found = "torchvision", find_version("torchvision") or "of unknown version"
+    name, found, torch = "torchvision", installation.version("torchvision"), installation.version("torch")
+    found = found or "of unknown version"
     # in a process of its own: a build that does not match can end the process that imports it
     done = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True, check=False)
     if done.returncode == 0:
-        return Check(name, "ok", f"{found}, imports with torch {find_version('torch')}")
+        return Check(name, "ok", f"{found}, imports with torch {torch}")
     error = [f"exit code {done.returncode}", *done.stderr.strip().splitlines()][-1]
     missing = error.endswith(f"No module named '{name}'")
-    text = "not installed" if missing else f"{found} does not import with torch {find_version('torch')}: {error}"
-    if not needs_torchvision():
+    text = "not installed" if missing else f"{found} does not import with torch {torch}: {error}"
+    if not installation.needs_torchvision():
         return Check(name, "note", f"{text}; not needed by this nnU-Net")
     remedy = (
         REINSTALL_TORCH,
@@ -154,7 +140,7 @@ def check_torchvision() -> Check:
 
 
 def check_package(name: str) -> Check:
-    if found := find_version(name):
+    if found := installation.version(name):
         return Check(name, "ok", found)
     if name == "timm":
         return Check(name, "note", "not installed; this nnU-Net needs it only if it brings Primus trainers")
@@ -171,7 +157,7 @@ def check_device() -> Check:
         reason = "this torch is built without it" if torch.version.cuda is None else "no device is seen"
         reason = str(warned[-1].message).strip().splitlines()[0] if warned else reason
     except Exception as error:
-        return Check("CUDA", "problem", f"torch cannot tell: {one_line(error)}", (REINSTALL_TORCH,))
+        return Check("CUDA", "problem", f"torch cannot tell: {installation.one_line(error)}", (REINSTALL_TORCH,))
     return Check("CUDA", "note", f"not available, {reason}; nnUNetv2_train needs -device cpu (or mps)")
 
 
@@ -181,7 +167,7 @@ def check_train_command() -> Check:
     if found is None:
         return Check(TRAIN_COMMAND, "note", "not on the PATH of this shell")
     beside, name = os.path.split(found)
-    package = find_distribution("nnunetv2")
+    package = installation.distribution_of("nnunetv2")
     ours = [str(file.locate()) for file in (package and package.files) or () if file.name == name]
     ours.append(os.path.join(sysconfig.get_path("scripts"), name))
     if os.path.realpath(found) in map(os.path.realpath, ours):
@@ -194,11 +180,11 @@ def check_train_command() -> Check:
 
 
 def check_ext_trainer() -> Check:
-    folders = ext_folders()
+    folders, nnunet = installation.ext_folders(), installation.version("nnunetv2")
     if not folders:
         return Check(EXT_TRAINER, "note", "not set; needed only if nnU-Net's own folder lacks the trainers")
-    if not reads_ext_trainer():
-        return Check(EXT_TRAINER, "note", f"set, but nnU-Net {find_version('nnunetv2')} does not read it (2.8.0 does)")
+    if not installation.reads_ext_trainer():
+        return Check(EXT_TRAINER, "note", f"set, but nnU-Net {nnunet} does not read it (2.8.0 does)")
     if missing := [folder for folder in folders if not os.path.isdir(folder)]:
         return Check(EXT_TRAINER, "note", f"names what is not there: {', '.join(missing)}")
     return Check(EXT_TRAINER, "ok", os.pathsep.join(folders))
@@ -206,12 +192,12 @@ def check_ext_trainer() -> Check:
 
 def check_trainers() -> Check:
     """Does nnU-Net's own search find the trainers, and by which way?"""
-    package = nnunet_folder()
+    package = installation.nnunet_folder()
     if package is None:
         return Check("trainers", "note", "not looked for, as there is no nnU-Net")
     folder = os.path.join(package, TRAINER_FOLDER)
-    error = search_error(folder)
-    places = [folder, *(ext_folders() if reads_ext_trainer() else [])]
+    error = installation.search_error(folder)
+    places = [folder, *(installation.ext_folders() if installation.reads_ext_trainer() else [])]
     place = next((place for place in places if Path(place, f"{TRAINER}.py").is_file()), None)
     if error is not None:
         return Check("trainers", "problem", error, trainer_remedy(folder, place, error))
@@ -250,27 +236,28 @@ def trainer_remedy(folder: str, place: str | None, error: str) -> tuple[str, ...
         error: Why the search failed.
     """
     reinstall = f"python -m pip install --force-reinstall --no-deps {source()}"
-    origin = place or installed_trainer_folder()
-    if origin is None:
-        return (reinstall if find_version("nnunetv2-selfreg") else "python -m pip install /path/to/nnunetv2-selfreg",)
-    copy = f"cp {shlex.quote(os.path.join(origin, f'{TRAINER}.py'))} {shlex.quote(folder)}"
+    place_of_ours = place or installation.our_trainer_folder()
+    if place_of_ours is None:
+        known = installation.version("nnunetv2-selfreg")
+        return (reinstall if known else "python -m pip install /path/to/nnunetv2-selfreg",)
+    copy = f"cp {shlex.quote(os.path.join(place_of_ours, f'{TRAINER}.py'))} {shlex.quote(folder)}"
     if place is not None and place != folder and "torchvision" in error:
         return (f"nnU-Net did not get as far as {EXT_TRAINER}: mend torchvision, or {copy}",)
     if place is not None:
         return (reinstall, f"if that is not enough: python -c 'from nnunetv2_selfreg.trainer import {TRAINER}'")
-    if not is_checkout(folder):
+    if not installation.is_checkout(folder):
         return (f"{reinstall}   # with the python of the environment in which nnU-Net is installed",)
-    if reads_ext_trainer():
-        return (export_ext_trainer(origin),)
+    if installation.reads_ext_trainer():
+        return (export_ext_trainer(place_of_ours),)
     return (copy, "or upgrade nnU-Net to 2.8.0 or newer and type nnUNetv2_selfreg doctor again")
 
 
 def source() -> str:
     """Where this package was installed from, as a shell takes it."""
-    return shlex.quote(installed_from("nnunetv2-selfreg", "/path/to/nnunetv2-selfreg"))
+    return shlex.quote(installation.origin("nnunetv2-selfreg", "/path/to/nnunetv2-selfreg"))
 
 
 def export_ext_trainer(folder: str) -> str:
     """The command that adds a folder to `nnUNet_extTrainer`."""
-    value = f'"${EXT_TRAINER}{os.pathsep}"{shlex.quote(folder)}' if ext_folders() else shlex.quote(folder)
+    value = f'"${EXT_TRAINER}{os.pathsep}"{shlex.quote(folder)}' if installation.ext_folders() else shlex.quote(folder)
     return f"export {EXT_TRAINER}={value}"

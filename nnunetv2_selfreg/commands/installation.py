@@ -17,7 +17,7 @@ EXT_TRAINER = "nnUNet_extTrainer"
 TRAINER_FOLDER = os.path.join("training", "nnUNetTrainer")  # of nnU-Net's package, where its search begins
 
 
-def find_distribution(name: str) -> Distribution | None:
+def distribution_of(name: str) -> Distribution | None:
     """The installed package of this name; None if there is none."""
     try:
         return distribution(name)
@@ -25,20 +25,20 @@ def find_distribution(name: str) -> Distribution | None:
         return None
 
 
-def find_version(name: str) -> str | None:
+def version(name: str) -> str | None:
     """Its version; None if it is not installed."""
-    found = find_distribution(name)
+    found = distribution_of(name)
     return found.version if found else None
 
 
-def version_numbers(name: str) -> tuple[int, ...]:
+def numbers(name: str) -> tuple[int, ...]:
     """The first two numbers of a package's version; empty if it is not installed."""
-    return tuple(int(number) for number in re.findall(r"\d+", find_version(name) or "")[:2])
+    return tuple(int(number) for number in re.findall(r"\d+", version(name) or "")[:2])
 
 
-def installed_from(name: str, otherwise: str) -> str:
+def origin(name: str, otherwise: str) -> str:
     """The folder or address a package was installed from, as pip takes it."""
-    found = find_distribution(name)
+    found = distribution_of(name)
     record = found.read_text("direct_url.json") if found else None
     url: str = json.loads(record)["url"] if record else otherwise
     return url2pathname(urlparse(url).path) if url.startswith("file:") else url
@@ -51,16 +51,16 @@ def nnunet_folder() -> str | None:
     return os.path.dirname(spec.origin) if spec and spec.origin else None
 
 
-def installed_trainer_folder() -> str | None:
+def our_trainer_folder() -> str | None:
     """Where the installer put the file with our trainers; `None` when it is not there."""
-    found = find_distribution("nnunetv2-selfreg")
-    file = found.locate_file(f"nnunetv2/{TRAINER_FOLDER}/{TRAINER}.py") if found else None
-    return str(Path(str(file)).parent) if file and os.path.isfile(str(file)) else None
+    found = distribution_of("nnunetv2-selfreg")
+    folder = str(found.locate_file(f"nnunetv2/{TRAINER_FOLDER}")) if found else None
+    return folder if folder and Path(folder, f"{TRAINER}.py").is_file() else None
 
 
 def is_checkout(folder: str) -> bool:
     """Is this trainer folder somewhere else than where installers put nnU-Net, as that of an editable checkout is?"""
-    found = find_distribution("nnunetv2")
+    found = distribution_of("nnunetv2")
     expected = str(found.locate_file(f"nnunetv2/{TRAINER_FOLDER}")) if found else ""
     return os.path.realpath(expected) != os.path.realpath(folder)
 
@@ -68,7 +68,7 @@ def is_checkout(folder: str) -> bool:
 def needs_torchvision() -> bool:
     """nnU-Net's Primus trainers need it, by way of timm."""
     folder = nnunet_folder()
-    return find_version("timm") is not None or (folder is not None and Path(folder, TRAINER_FOLDER, "primus").is_dir())
+    return version("timm") is not None or (folder is not None and Path(folder, TRAINER_FOLDER, "primus").is_dir())
 
 
 def ext_folders() -> list[str]:
@@ -78,7 +78,7 @@ def ext_folders() -> list[str]:
 
 def reads_ext_trainer() -> bool:
     """Whether this nnU-Net searches `nnUNet_extTrainer`."""
-    return version_numbers("nnunetv2") >= (2, 8)
+    return numbers("nnunetv2") >= (2, 8)
 
 
 def search_error(folder: str) -> str | None:

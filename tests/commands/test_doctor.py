@@ -12,7 +12,6 @@ import pytest
 
 from nnunetv2_selfreg.commands import doctor, installation
 from nnunetv2_selfreg.commands.doctor import Check
-from nnunetv2_selfreg.commands.installation import installed_trainer_folder, nnunet_folder, reads_ext_trainer
 
 REPOSITORY = Path(__file__).parents[2]
 TRAINER_FILE = REPOSITORY / "trainers" / "nnUNetTrainerSelfReg.py"
@@ -28,8 +27,7 @@ def python(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[
 
 
 def set_version(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
-    for module in (doctor, installation):
-        monkeypatch.setattr(module, "find_version", lambda name: version)
+    monkeypatch.setattr(installation, "version", lambda name: version)
 
 
 def statuses(output: str) -> dict[str, str]:
@@ -183,7 +181,7 @@ def test_package_that_is_missing() -> None:
 def test_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, needed: bool, status: str) -> None:
     (tmp_path / "torchvision.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(doctor, "needs_torchvision", lambda: needed)
+    monkeypatch.setattr(installation, "needs_torchvision", lambda: needed)
     check = doctor.check_torchvision()
     assert check.status == status
     if "raise" in code:
@@ -250,7 +248,7 @@ def test_train_command_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """An nnU-Net outside site-packages: the installed one's search, and next to nothing to be found by it."""
-    folder = nnunet_folder()
+    folder = installation.nnunet_folder()
     assert folder is not None
     checkout = tmp_path / "checkout" / "nnunetv2"
     for package in ("", "utilities", "training", "training/nnUNetTrainer", "training/nnUNetTrainer/primus"):
@@ -271,7 +269,7 @@ def ext_folder(tmp_path: Path) -> Path:
     return folder
 
 
-reads_ext_trainer = pytest.mark.skipif(not reads_ext_trainer(), reason="nnU-Net reads it since 2.8.0")
+reads_ext_trainer = pytest.mark.skipif(not installation.reads_ext_trainer(), reason="nnU-Net reads it since 2.8.0")
 
 
 def look_for_trainers(checkout: Path, **environment: str) -> str:
@@ -312,7 +310,7 @@ def test_trainers_missing_from_a_checkout(checkout: Path) -> None:
     found = look_for_trainers(checkout)
     missing = f"nnU-Net does not find nnUNetTrainerSelfReg, it is not in {checkout}/training/nnUNetTrainer"
     assert re.match(rf"problem +trainers +{re.escape(missing)}\n", found)
-    installed = installed_trainer_folder()
+    installed = installation.our_trainer_folder()
     assert found.endswith(f"\n         -> export nnUNet_extTrainer={installed}\n")
 
 
@@ -338,8 +336,8 @@ def test_remedies_for_trainers_elsewhere(
 ) -> None:
     monkeypatch.setenv("nnUNet_extTrainer", ext)
     set_version(monkeypatch, version)
-    monkeypatch.setattr(doctor, "is_checkout", lambda folder: is_checkout)
-    monkeypatch.setattr(doctor, "installed_trainer_folder", lambda: "/a b")
+    monkeypatch.setattr(installation, "is_checkout", lambda folder: is_checkout)
+    monkeypatch.setattr(installation, "our_trainer_folder", lambda: "/a b")
     found = doctor.trainer_remedy("/nnunet", None, "not found")
     assert len(found) == len(remedies)
     assert all(line.startswith(remedy) for line, remedy in zip(found, remedies, strict=True))
@@ -348,7 +346,7 @@ def test_remedies_for_trainers_elsewhere(
 @pytest.mark.parametrize(("version", "remedy"), [("0.1.0", REINSTALL), (None, "pip install /path/to/nnunetv2-selfreg")])
 def test_remedies_for_trainers_nowhere(monkeypatch: pytest.MonkeyPatch, version: str | None, remedy: str) -> None:
     set_version(monkeypatch, version)
-    monkeypatch.setattr(doctor, "installed_trainer_folder", lambda: None)
+    monkeypatch.setattr(installation, "our_trainer_folder", lambda: None)
     assert doctor.trainer_remedy("/nnunet", None, "not found")[0].endswith(remedy)
 
 
