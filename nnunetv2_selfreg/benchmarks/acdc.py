@@ -5,8 +5,9 @@ patients (101 to 150) are no part of it.
 """
 
 import re
+from functools import partial
 
-from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, Part, Staging, Survey
+from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, Part, Survey
 from nnunetv2_selfreg.benchmarks.protocol import Protocol
 from nnunetv2_selfreg.benchmarks.published import (
     BASELINE,
@@ -91,10 +92,6 @@ def _frames(survey: Survey, patient: str) -> set[str]:
     return frames
 
 
-def _write(case: ArchiveCase, staging: Staging) -> None:
-    write_volume(case, staging, {value: value for value in range(len(CLASSES) + 1)})
-
-
 BENCHMARK = Benchmark(
     PROTOCOLS["acdc"],
     dataset="ACDC",
@@ -104,7 +101,7 @@ BENCHMARK = Benchmark(
     wanted=re.compile(r"(?:^|/)(?P<name>patient\d{3}(?:_frame\d+)?)(?:/Info\.cfg|(?P<label>_gt)?\.nii(?:\.gz)?)$"),
     templates=("{}.nii.gz", "{}_gt.nii.gz"),
     sort=_sort,
-    write=_write,
+    write=partial(write_volume, values={value: value for value in range(len(CLASSES) + 1)}),
     description="70/10/20 patients by the published lists: the 70 training and 10 validation patients are trained on, "
     "with nnU-Net's folds by patient; test on both frames of the 20 test patients",
     licence="CC BY-NC-SA 4.0",

@@ -16,7 +16,6 @@ from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed
 
 SIZES = (224,)
-_UNPACKED = "unpacked"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,53 +38,12 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError("--instances: only monuseg has instance ids, at its own size; leave it out")
     number = parsed.number or benchmark.number + bool(parsed.size)
     raw = RawDataset.claim(f"Dataset{number:03d}_{benchmark.dataset}{parsed.size or ''}", parsed.overwrite)
-    for line in convert(benchmark, parsed.sources, raw, parsed.size, parsed.instances, parsed.allow_incomplete):
-        print(line)
-    print("next")
-    print(f"  nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity")
-    return 0
-
-
-def convert(
-    benchmark: Benchmark,
-    sources: Sequence[Path],
-    raw: RawDataset,
-    size: int | None = None,
-    instances: bool = False,
-    allow_incomplete: bool = False,
-) -> list[str]:
-    """Writes the data set, whole or not at all.
-
-    Args:
-        benchmark: The benchmark.
-        sources: Its archives, or the folders that they unpack to.
-        raw: The data set.
-        size: Rows and columns to resize pictures to; None keeps their own.
-        instances: Whether to write instance ids besides.
-        allow_incomplete: Whether to leave out what is missing or cannot be used, and to say so in `dataset.json`.
-
-    Returns:
-        What to tell the user.
-
-    Raises:
-        SelfRegError: The sources are another archive, are not complete, or the data set cannot be written.
-    """
     with raw.staging() as folder:
-        (folder / _UNPACKED).mkdir()
-        survey = Survey.of(benchmark, collect(sources, benchmark.wanted, folder / _UNPACKED))
-        if not survey.cases:
-            raise SelfRegError(
-                f"{sources[0]} is not {benchmark.dataset}'s archive: no {benchmark.example} in it; "
-                "documentation/datasets.md shows the layout"
-            )
-        _refuse(benchmark, survey, allow_incomplete)
-        staging = Staging(folder, benchmark.ending, size, instances)
-        _write_cases(benchmark, survey, staging)
-        _refuse(benchmark, survey, allow_incomplete)
-        shutil.rmtree(folder / _UNPACKED)
+        staging = Staging(folder, benchmark.ending, parsed.size, parsed.instances)
+        survey = convert(benchmark, parsed.sources, staging, parsed.allow_incomplete)
         train, test = staging.names("train"), staging.names("test")
         if not train:
-            raise SelfRegError(f"{sources[0]} holds no training case that can be used; nnU-Net needs some")
+            raise SelfRegError(f"{parsed.sources[0]} holds no training case that can be used; nnU-Net needs some")
         protocol = benchmark.protocol
         splits = make_splits({name: protocol.cluster_of(name) for name in train}) if protocol.cluster else []
         if splits:
@@ -93,20 +51,44 @@ def convert(
         _write_dataset_json(benchmark, survey, staging, len(train))
     counts = [f"{len(train)} training and {len(test)} test cases"]
     counts += [f"{count} {what}" for what, count in staging.skipped.items() if count]
-    lines = [f"wrote {raw.folder}: {'; '.join(counts)}", *survey.notes]
+    print(f"wrote {raw.folder}: {'; '.join(counts)}", *survey.notes, sep="\n")
     if survey.problems:
-        lines.append(f"incomplete, and marked so in dataset.json: {_problems(survey)}")
+        print(f"incomplete, and marked so in dataset.json: {_problems(survey)}")
     if splits and raw.splits:
-        lines.append(f"wrote {len(splits)} folds to {raw.splits}, where nnU-Net reads them")
+        print(f"wrote {len(splits)} folds to {raw.splits}, where nnU-Net reads them")
     elif splits:
         place = f"{PREPROCESSED}/{raw.folder.name}/{SPLITS}"
-        lines.append(f"{PREPROCESSED} is not set: before training, copy {raw.folder / SPLITS} to {place}")
-    return lines
+        print(f"{PREPROCESSED} is not set: before training, copy {raw.folder / SPLITS} to {place}")
+    print("next")
+    print(f"  nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity")
+    return 0
 
 
-def _write_cases(benchmark: Benchmark, survey: Survey, staging: Staging) -> None:
-    """Writes every case that can be used, and notes the others; a part without cases is an empty folder."""
-    for kind in ("images", "labels"):
+def convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, allow_incomplete: bool = False) -> Survey:
+    """Writes the images and labels of a data set.
+
+    Args:
+        benchmark: The benchmark.
+        sources: Its archives, or the folders that they unpack to.
+        staging: Where to.
+        allow_incomplete: Whether to leave out what is missing or cannot be used.
+
+    Returns:
+        What the archives hold, and what was left out.
+
+    Raises:
+        SelfRegError: The sources are another archive or are not complete.
+    """
+    unpacked = staging.folder / "unpacked"
+    unpacked.mkdir()
+    survey = Survey.of(benchmark, collect(sources, benchmark.wanted, unpacked))
+    if not survey.cases:
+        raise SelfRegError(
+            f"{sources[0]} is not {benchmark.dataset}'s archive: no {benchmark.example} in it; "
+            "documentation/datasets.md shows the layout"
+        )
+    _refuse(benchmark, survey, allow_incomplete)
+    for kind in ("images", "labels"):  # a part without cases is an empty folder
         staging.folder_of(kind, "train"), staging.folder_of(kind, "test")
     for case in tqdm(survey.cases, desc=benchmark.protocol.dataset, unit="case", disable=None):
         try:
@@ -114,6 +96,9 @@ def _write_cases(benchmark: Benchmark, survey: Survey, staging: Staging) -> None
         except CaseError as error:
             survey.problem(error.kind, str(error))
             survey.missing[case.part].append(case.name)
+    _refuse(benchmark, survey, allow_incomplete)
+    shutil.rmtree(unpacked)
+    return survey
 
 
 def _write_dataset_json(benchmark: Benchmark, survey: Survey, staging: Staging, training_cases: int) -> None:
@@ -162,25 +147,17 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("benchmark", choices=BENCHMARKS, metavar="BENCHMARK", help=", ".join(BENCHMARKS))
-    parser.add_argument(
-        "sources", type=Path, nargs="+", metavar="SOURCE", help="the archive, or the folder that it unpacks to"
-    )
+    archive = "the archive, or the folder that it unpacks to"
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help=archive)
     numbers = ", ".join(f"{name} {benchmark.number}" for name, benchmark in BENCHMARKS.items())
-    parser.add_argument(
-        "-d",
-        dest="number",
-        type=_number,
-        metavar="ID",
-        help=f"of the data set; default: {numbers}, one more with --size",
-    )
+    number = f"of the data set; default: {numbers}, one more with --size"
+    parser.add_argument("-d", dest="number", type=_number, metavar="ID", help=number)
     parser.add_argument("--size", type=int, choices=SIZES, help="resize as the protocol trains (glas, monuseg)")
     parser.add_argument("--instances", action="store_true", help="write instance ids besides (monuseg)")
-    parser.add_argument(
-        "--allow-incomplete", action="store_true", help="leave out what cannot be used and mark the result"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the data set of this name, and its folds where nnU-Net reads"
-    )
+    incomplete = "leave out what cannot be used and mark the result"
+    parser.add_argument("--allow-incomplete", action="store_true", help=incomplete)
+    overwrite = "replace the data set of this name, and its folds where nnU-Net reads"
+    parser.add_argument("--overwrite", action="store_true", help=overwrite)
     return parser
 
 

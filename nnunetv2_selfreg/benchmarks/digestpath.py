@@ -45,15 +45,7 @@ PROTOCOLS = {
 
 
 def patches(image: Bytes, lesion: Mask) -> Iterator[tuple[int, int]]:
-    """Finds the patches that the protocol keeps.
-
-    Args:
-        image: (rows, columns, 3).
-        lesion: (rows, columns).
-
-    Yields:
-        The upper left corner of each, row and column.
-    """
+    """Finds the patches of an image, (rows, columns, 3), that the protocol keeps: row and column of the upper left."""
     rows, columns = lesion.shape
     for top in range(0, rows - PATCH + 1, STRIDE):
         for left in range(0, columns - PATCH + 1, STRIDE):

@@ -1,9 +1,10 @@
 """EBHI-Seg: enteroscope biopsies in H&E, the 795 pictures of its adenocarcinoma class."""
 
 import re
+from functools import partial
 
-from nnunetv2_selfreg.benchmarks.benchmark import SEED, ArchiveCase, Benchmark, Staging, drawn_split
-from nnunetv2_selfreg.benchmarks.pictures import binary, read_pair, write_pair
+from nnunetv2_selfreg.benchmarks.benchmark import SEED, Benchmark, drawn_split
+from nnunetv2_selfreg.benchmarks.pictures import binary, write_picture
 from nnunetv2_selfreg.benchmarks.protocol import Protocol
 from nnunetv2_selfreg.benchmarks.published import OF_PIXELS, RERUN, THIRD_PARTY, row
 
@@ -22,11 +23,6 @@ PROTOCOLS = {
 }
 
 
-def _write(case: ArchiveCase, staging: Staging) -> None:
-    image, mask = read_pair(case, SIZE)
-    write_pair(staging, case, image, binary(mask, case.name))
-
-
 BENCHMARK = Benchmark(
     PROTOCOLS["ebhi"],
     dataset="EBHI",
@@ -35,7 +31,7 @@ BENCHMARK = Benchmark(
     wanted=re.compile(r"(?:^|/)adenocarcinoma/(?:image|(?P<label>label))/(?P<name>[^/]+)\.png$", re.IGNORECASE),
     templates=("image/{}.png", "label/{}.png"),
     sort=drawn_split(PICTURES),
-    write=_write,
+    write=partial(write_picture, foreground=binary, size=SIZE),
     description=f"the 795 pictures of the class adenocarcinoma; 80/20 split by picture, drawn with seed {SEED} as none "
     "was published",
     licence="CC BY 4.0",

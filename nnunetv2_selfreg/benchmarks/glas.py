@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
-from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, Staging, listed_split
-from nnunetv2_selfreg.benchmarks.pictures import read_pair, write_pair
+from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, listed_split
+from nnunetv2_selfreg.benchmarks.pictures import write_picture
 from nnunetv2_selfreg.benchmarks.protocol import NATIVE, SMALL, Protocol
 from nnunetv2_selfreg.benchmarks.published import AT_224, BASELINE, LATER, OF_PICTURES, OF_PIXELS, PAPER, RERUN, row
 
@@ -55,11 +56,6 @@ PROTOCOLS = {
 }
 
 
-def _write(case: ArchiveCase, staging: Staging) -> None:
-    image, instances = read_pair(case)
-    write_pair(staging, case, image, instances > 0)
-
-
 BENCHMARK = Benchmark(
     _GLAS,
     dataset="GlaS",
@@ -68,7 +64,7 @@ BENCHMARK = Benchmark(
     wanted=re.compile(r"(?:^|/)(?P<name>(?:train|testA|testB)_\d+)(?P<label>_anno)?\.(?:bmp|png)$"),
     templates=("{}.bmp", "{}_anno.bmp"),
     sort=listed_split(TRAIN, TEST, others=0),
-    write=_write,
+    write=partial(write_picture, foreground=lambda instances, _: instances > 0),
     description="85 training pictures, 80 test pictures (60 of test A, 20 of test B); any gland against background",
     licence="research use only, no commercial use",
     reference="Sirinukunwattana et al., Gland segmentation in colon histology images: The GlaS challenge contest, "

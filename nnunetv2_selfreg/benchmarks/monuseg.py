@@ -73,10 +73,7 @@ PROTOCOLS = {
 
 
 def read_polygons(path: Path) -> list[Polygon]:
-    """Reads the regions of an Aperio annotation.
-
-    Args:
-        path: The XML file: Annotations/Annotation/Regions/Region/Vertices/Vertex with X and Y.
+    """Reads the regions of an Aperio annotation: Annotations/Annotation/Regions/Region/Vertices/Vertex with X and Y.
 
     Returns:
         The corners of each polygon in the file's order, (corners, 2), x and y in pixels.
@@ -105,11 +102,7 @@ def read_polygons(path: Path) -> list[Polygon]:
 
 
 def fill(polygons: Iterable[Polygon], shape: tuple[int, int]) -> NDArray[np.uint16]:
-    """Fills polygons by the rule at the top of this module.
-
-    Args:
-        polygons: Corners, (corners, 2), x and y in pixels; those of fewer than three are skipped.
-        shape: Rows and columns.
+    """Fills polygons, each (corners, 2), x and y in pixels, by the rule at the top of this module.
 
     Returns:
         (rows, columns): 0, or the polygon's number, counted from 1 over all that are given.

@@ -4,6 +4,7 @@ Pillow refuses pictures of more than 179 million pixels before it makes room for
 """
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -95,20 +96,29 @@ def resize(pixels: Pixels, size: int) -> Pixels:
 
 
 def write_pair(staging: Staging, case: ArchiveCase, image: Bytes, mask: Mask, name: str = "", suffix: str = "") -> None:
-    """Writes a picture and its mask as 0 and 1, both at the size that the data set asks for.
+    """Writes a picture, (rows, columns, 3), and its mask, (rows, columns), at the size that the data set asks for.
 
-    Args:
-        staging: Where to.
-        case: Whose they are.
-        image: (rows, columns, 3).
-        mask: (rows, columns).
-        name: What to call them, where a case becomes several; else the case's name.
-        suffix: Of the folders.
+    Where a case becomes several, `name` is given; `suffix` is the folders'.
     """
     if staging.size:
         image, mask = resize(image, staging.size), resize(mask, staging.size)
     for kind, array in (("images", image), ("labels", mask.astype(np.uint8))):
         Image.fromarray(array).save(staging.path(kind, case.part, name or case.name, suffix))
+
+
+def write_picture(
+    case: ArchiveCase,
+    staging: Staging,
+    foreground: Callable[[NDArray[np.int64], str], Mask],
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Reads a picture and its mask and writes them; `foreground` makes 0 and 1 of the mask's values.
+
+    Raises:
+        CaseError: As `read_pair`, or the mask has other values.
+    """
+    image, mask = read_pair(case, size)
+    write_pair(staging, case, image, foreground(mask, case.name))
 
 
 def _read(path: Path) -> Image.Image:

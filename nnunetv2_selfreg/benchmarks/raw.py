@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import PARTIAL, new_folder, write_text
@@ -20,17 +19,11 @@ Splits = list[dict[str, list[str]]]
 
 @dataclass(frozen=True)
 class RawDataset:
-    """A raw data set and its folds.
+    """A raw data set and its folds."""
 
-    Attributes:
-        folder: Where it will be; its name is nnU-Net's, `DatasetNNN_Name`.
-        splits: Where nnU-Net reads its folds, if `nnUNet_preprocessed` is set.
-        overwrite: Whether what is there already may be replaced.
-    """
-
-    folder: Path
-    splits: Path | None
-    overwrite: bool
+    folder: Path  # where it will be; its name is nnU-Net's, `DatasetNNN_Name`
+    splits: Path | None  # where nnU-Net reads its folds, if `nnUNet_preprocessed` is set
+    overwrite: bool  # whether what is there already may be replaced
 
     @classmethod
     def claim(cls, name: str, overwrite: bool) -> "RawDataset":
@@ -72,38 +65,23 @@ class RawDataset:
             SelfRegError: Other folds lie there, and replacing was not asked for.
         """
         text = json.dumps(splits, indent=4) + "\n"
-        (staging / SPLITS).write_text(text, encoding="utf-8")
-        if self.splits is None:
-            return
-        if self.splits.exists() and not self.overwrite and _read(self.splits) != splits:
-            raise SelfRegError(f"{self.splits} holds other folds; remove it, or replace it with --overwrite")
-        write_text(self.splits, text)
+        write_text(staging / SPLITS, text)
+        if self.splits is not None:
+            if self.splits.exists() and not self.overwrite and self.splits.read_bytes() != text.encode():
+                raise SelfRegError(f"{self.splits} holds other folds; remove it, or replace it with --overwrite")
+            write_text(self.splits, text)
 
 
 def make_splits(groups: Mapping[str, str]) -> Splits:
-    """nnU-Net's five random folds, drawn over groups (of patients) in place of cases.
+    """nnU-Net's five random folds, drawn over the groups (of patients) of the cases in place of the cases.
 
-    Args:
-        groups: The group of each training case.
-
-    Returns:
-        The folds, as many as there are groups when these are fewer than five; none of a single group.
+    Of fewer than five groups there are as many folds, and none of a single group.
     """
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     names = sorted(set(groups.values()))
-    if len(names) < 2:
-        return []
-
-    def cases(chosen: Sequence[str]) -> list[str]:
-        return sorted(case for case, group in groups.items() if group in set(chosen))
-
-    folds = generate_crossval_split(names, n_splits=min(5, len(names)))
-    return [{part: cases(fold[part]) for part in ("train", "val")} for fold in folds]
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
+    folds = generate_crossval_split(names, n_splits=min(5, len(names))) if len(names) > 1 else []
+    return [
+        {part: sorted(case for case, group in groups.items() if group in set(fold[part])) for part in ("train", "val")}
+        for fold in folds
+    ]

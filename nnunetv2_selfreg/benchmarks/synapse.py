@@ -1,8 +1,9 @@
 """Synapse multi-organ CT: the 30 labelled scans of BTCV, 18 to train and 12 to test, 8 of their 13 organs."""
 
 import re
+from functools import partial
 
-from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, Staging, listed_split
+from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, listed_split
 from nnunetv2_selfreg.benchmarks.protocol import Protocol
 from nnunetv2_selfreg.benchmarks.published import BASELINE, LATER, OF_VOLUMES, PAPER, row
 from nnunetv2_selfreg.benchmarks.volumes import write_volume
@@ -46,10 +47,6 @@ PROTOCOLS = {
 }
 
 
-def _write(case: ArchiveCase, staging: Staging) -> None:
-    write_volume(case, staging, FROM_BTCV)
-
-
 BENCHMARK = Benchmark(
     PROTOCOLS["synapse"],
     dataset="Synapse",
@@ -59,7 +56,7 @@ BENCHMARK = Benchmark(
     templates=("img{}.nii.gz", "label{}.nii.gz"),
     case="img{}",
     sort=listed_split([scan for scan in SCANS if scan not in TEST], TEST),
-    write=_write,
+    write=partial(write_volume, values=FROM_BTCV),
     description="18 training and 12 test scans of the 30 labelled BTCV scans by the published lists; 8 of the 13 "
     "organs, the others are background",
     licence="Synapse's terms for the BTCV challenge; redistribution is not allowed",

@@ -63,7 +63,8 @@ def read_volume(path: Path) -> SimpleITK.Image:
         voxels = np.prod(size, dtype=float)
         if len(size) != 3 or channels != 1 or voxels > MAX_VOXELS:
             raise CaseError("mismatching", f"{path.name} (size {size}, {channels} channels)")
-        if _bytes_in(path) < voxels * int(reader.GetMetaData("bitpix")) / 8:
+        offset, bits = (float(reader.GetMetaData(key)) for key in ("vox_offset", "bitpix"))
+        if _bytes_in(path) < offset + voxels * bits / 8:
             raise CaseError("unreadable", f"{path.name} (it ends before its last voxel)")
         return reader.Execute()
     except (RuntimeError, OSError, EOFError, zlib.error) as error:

@@ -73,6 +73,14 @@ def test_a_grey_picture_is_no_colour_picture(mode, tmp_path):
         read_rgb(tmp_path / "image.png")
 
 
+def test_a_picture_must_have_the_size_that_is_asked_for(tmp_path):
+    Image.new("RGB", (4, 3)).save(tmp_path / "image.png")
+    assert read_rgb(tmp_path / "image.png", (3, 4)).shape == (3, 4, 3)
+    with pytest.raises(CaseError, match=r"^image\.png \(4x3, not 3x4\)$") as caught:
+        read_rgb(tmp_path / "image.png", (4, 3))
+    assert caught.value.kind == "mismatching"
+
+
 def test_transparency_is_dropped(tmp_path):
     Image.new("RGBA", (2, 2), (1, 2, 3, 0)).save(tmp_path / "image.png")
     assert read_rgb(tmp_path / "image.png").tolist() == [[[1, 2, 3]] * 2] * 2

@@ -13,7 +13,7 @@ import pytest
 from archives import convert, names, snapshot
 from nnunetv2.utilities import dataset_name_id_conversion
 
-from nnunetv2_selfreg.benchmarks import glas
+from nnunetv2_selfreg.benchmarks import pictures
 from nnunetv2_selfreg.errors import SelfRegError
 
 
@@ -96,7 +96,7 @@ def test_a_finished_data_set_is_replaced_only_when_asked(archive, raw, monkeypat
         raise OSError(28, "No space left on device", str(raw))
 
     with monkeypatch.context() as broken:
-        broken.setattr(glas, "write_pair", fail)
+        broken.setattr(pictures, "write_pair", fail)
         said = refusal("glas", archive("glas"), "--overwrite")
     assert said == f"{dataset} cannot be written: No space left on device; nothing was left behind"
     assert snapshot(dataset) == before

@@ -79,7 +79,8 @@ def ray_cast(polygon: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return odd
 
 
-@pytest.mark.parametrize("pictures", [2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pictures", [2, 5])
 def test_monuseg_polygons_are_filled_exactly(pictures, raw, tmp_path):
     source = shared("MoNuSeg")
     annotations = sorted(source.rglob("*.xml"))
