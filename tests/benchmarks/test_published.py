@@ -4,24 +4,25 @@ from dataclasses import astuple
 
 import pytest
 
-from nnunetv2_selfreg.benchmarks.protocol import PublishedRow
-from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
+from nnunetv2_selfreg.benchmarks.protocol import TEST_SET, PublishedRow
+from nnunetv2_selfreg.benchmarks.published import HIPPOCAMPUS
+from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS, PROTOCOLS
 
 ROWS = [(name, row) for name, protocol in PROTOCOLS.items() for row in protocol.published]
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "row"), ROWS, ids=[f"{name}-{row.method}-{row.metric}-{row.rule}" for name, row in ROWS]
+    ("name", "row"), ROWS, ids=[f"{name}-{row.method}-{row.metric}-{row.rule}" for name, row in ROWS]
 )
-def test_row_fits_its_benchmark(benchmark: str, row: PublishedRow) -> None:
+def test_row_fits_its_benchmark(name: str, row: PublishedRow) -> None:
     assert all(astuple(row))
     values = dict(row.values)
     mean = values.pop("mean")
     if values:
-        assert tuple(values) == PROTOCOLS[benchmark].classes
+        assert tuple(values) == PROTOCOLS[name].classes
         assert sum(values.values()) / len(values) == pytest.approx(mean, abs=0.011)
-    if row.protocol == "test":
-        assert row.metric in PROTOCOLS[benchmark].metrics[row.rule]
+    if row.protocol == TEST_SET:
+        assert row.metric in PROTOCOLS[name].metrics[row.rule]
 
 
 def test_headline_numbers_are_there() -> None:
@@ -40,7 +41,7 @@ def test_headline_numbers_are_there() -> None:
 
 
 def test_cross_validations_are_kept_from_the_tables_of_the_test_set() -> None:
-    rows = [row for _, _, row in ROWS if row.rule == "nnunet"] + list(HIPPOCAMPUS)
+    rows = [row for _, row in ROWS if row.rule == "nnunet"] + list(HIPPOCAMPUS)
     assert len(rows) == 7
     assert TEST_SET not in {row.protocol for row in rows}
 

@@ -11,9 +11,17 @@ from medpy.metric import binary
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_selfreg.leaderboard.metrics import METRICS, Mask, score
+from nnunetv2_selfreg.benchmarks.metrics import METRICS, Mask, scores
 
 UNIT = (1.0, 1.0, 1.0)
+
+
+def score(metric: str, rule: str, prediction: Mask, reference: Mask, spacing: Sequence[float]) -> float:
+    """Scores a single class."""
+    maps = prediction.astype(np.uint8), reference.astype(np.uint8)
+    ((*where, value),) = scores({rule: [metric]}, ["class"], *maps, spacing)
+    assert where == [rule, metric, "class"]
+    return value
 
 
 def blobs(shape: Sequence[int], seed: int) -> tuple[Mask, Mask]:
@@ -110,9 +118,9 @@ def test_nnunet_rule_is_nnunets_own(tmp_path: Path) -> None:
         SimpleITK.WriteImage(SimpleITK.GetImageFromArray(labels), str(tmp_path / f"{name}.nii.gz"))
     files = [str(tmp_path / f"{name}.nii.gz") for name in ("reference", "prediction")]
     theirs = compute_metrics(*files, SimpleITKIO(), [1, 2, 3, 4])["metrics"]
-    for label in (1, 2, 3, 4):
-        for metric, key in (("dice", "Dice"), ("iou", "IoU")):
-            ours = score(metric, "nnunet", prediction == label, reference == label, UNIT)
-            np.testing.assert_allclose(ours, theirs[label][key])
+    ours = list(scores({"nnunet": ["dice", "iou"]}, ["1", "2", "3", "4"], prediction, reference, UNIT))
+    assert len(ours) == 8
+    for _, metric, label, value in ours:
+        np.testing.assert_allclose(value, theirs[int(label)][{"dice": "Dice", "iou": "IoU"}[metric]])
     assert theirs[3]["Dice"] == 0
     assert isnan(theirs[4]["Dice"])

@@ -7,14 +7,16 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import PermutationMethod, wilcoxon
 
-from nnunetv2_selfreg.leaderboard.statistics import (
+from nnunetv2_selfreg.benchmarks.statistics import (
     Difference,
     Scores,
+    Spread,
     bootstrap,
+    case_means,
     difference,
+    exact_mean,
     mean,
-    mean_and_sd,
-    over_runs,
+    spread,
 )
 
 NAN = np.nan
@@ -41,11 +43,37 @@ def test_mean_is_over_cases_then_classes() -> None:
     assert np.isnan(mean(np.array([[NAN], [NAN]])))
 
 
-def test_deviation_is_over_runs() -> None:
-    assert mean_and_sd(np.array([1.0, 2.0, 6.0])) == (3, pytest.approx(np.sqrt((4 + 1 + 9) / 2)))
-    assert mean_and_sd(np.array([2.0])) == (2, None)
-    runs = np.array([[[0.2], [NAN]], [[0.4], [NAN]]])
-    np.testing.assert_allclose(over_runs(runs), [[0.3], [NAN]])
+def test_spread_is_over_runs() -> None:
+    found = spread([1.0, 2.0, 6.0])
+    deviation = np.sqrt((4 + 1 + 9) / 2)
+    assert (found.mean, found.sd) == (3, pytest.approx(deviation))
+    half = 4.302653 * deviation / np.sqrt(3)  # Student's t of two degrees of freedom, from a table
+    assert (found.low, found.high) == pytest.approx((3 - half, 3 + half))
+    assert spread([2.0]) == Spread(2, None, None, None)
+    assert spread([1.0, NAN, 2.0, 6.0]) == found
+    assert np.isnan(spread([NAN]).mean)
+    np.testing.assert_allclose(case_means(np.array([[0.2, 0.4], [NAN, NAN], [NAN, 1]])), [0.3, NAN, 1])
+
+
+def test_sums_are_exact_whatever_their_order() -> None:
+    """0.1 ten times, beside numbers that take its digits away from every sum that is rounded on its way."""
+    values = [1e16, *[0.1] * 10, -1e16]
+    assert sum(values) == 0
+    orders = [values, values[::-1], sorted(values)]
+    assert exact_mean(values) == pytest.approx(1 / 12)
+    assert len({exact_mean(order) for order in orders}) == 1
+    assert len({mean(np.array(order)[:, None]) for order in orders}) == 1
+    assert len({spread(order) for order in orders}) == 1
+
+
+def test_bootstrap_does_not_depend_on_the_order_of_cases() -> None:
+    selfreg, stock = arms(40, 3)
+    selfreg[5, 1] = NAN
+    clusters = names(40, each=2)
+    expected = bootstrap(selfreg, stock, clusters, 500, seed=0)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(40)
+        np.testing.assert_array_equal(bootstrap(selfreg[order], stock[order], clusters[order], 500, 0), expected)
 
 
 def test_bootstrap_is_the_enumeration_of_every_sample() -> None:

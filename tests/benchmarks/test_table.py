@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 from nnunetv2_selfreg import cli
+from nnunetv2_selfreg.benchmarks.table import latex, write_table
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.leaderboard.table import write_table
-from nnunetv2_selfreg.leaderboard.text import escape
 
 Runs = Callable[..., Path]
 IMAGES = [(f"testA_{number}", f"testA_{number}") for number in range(1, 9)]
@@ -215,6 +214,13 @@ def test_plans_may_differ_in_selfreg_alone(tmp_path: Path, acdc_run: Runs) -> No
     )
 
 
+def test_a_trainer_of_ones_own_is_paired_with_the_stock_trainer_it_is_made_of(tmp_path: Path, acdc_run: Runs) -> None:
+    acdc_run(tmp_path, "nnUNetTrainer_5epochs", stock=None)
+    acdc_run(tmp_path, "nnUNetTrainerMine", stock="nnUNetTrainer_5epochs")
+    (pair,) = measure(tables(tmp_path)[0])["differences"]
+    assert pair["name"] == "nnUNetTrainerMine - nnUNetTrainer_5epochs, 2d, nnUNetPlans"
+
+
 def test_different_epochs_are_marked(tmp_path: Path, acdc_run: Runs) -> None:
     acdc_run(tmp_path, "nnUNetTrainer", epochs={"0": 1000})
     acdc_run(tmp_path, "nnUNetTrainerSelfReg", epochs={"0": 50})
@@ -291,7 +297,7 @@ def test_latex_is_well_formed(tmp_path: Path, acdc_run: Runs) -> None:
 
 
 def test_every_special_character_of_latex_is_escaped() -> None:
-    assert escape(r"a_b 5% <x> ~ ^ \ {}#$&") == (
+    assert latex(r"a_b 5% <x> ~ ^ \ {}#$&") == (
         r"a\_b 5\% $<$x$>$ \textasciitilde{} \textasciicircum{} \textbackslash{} \{\}\#\$\&"
     )
 

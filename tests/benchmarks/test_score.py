@@ -16,9 +16,9 @@ from medpy.metric import binary
 from PIL import Image
 
 from nnunetv2_selfreg import cli
+from nnunetv2_selfreg.benchmarks.score import Run, write_scores
+from nnunetv2_selfreg.benchmarks.training import describe_training
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.leaderboard.model import describe_model
-from nnunetv2_selfreg.leaderboard.scoring import Run, write_scores
 
 SPACING = (1.5, 1.4, 8.0)  # of x, y and z
 PATIENTS = ("patient002", "patient003")
@@ -99,6 +99,7 @@ def model(tmp_path: Path) -> Callable[..., Path]:
             torch.save(content, folder / f"fold_{fold}" / "checkpoint_final.pth")
             (folder / f"fold_{fold}" / "debug.json").write_text('{"torch_version": "2.5.1", "num_epochs": "9"}')
         (folder / "plans.json").write_text(json.dumps(plans))
+        (folder / "dataset.json").write_text("{}")
         return folder
 
     return write
@@ -137,7 +138,8 @@ def test_acdc_is_scored_case_by_case(acdc: Path, model: Callable[..., Path]) -> 
     assert np.isnan(values[("nnunet", "hd95_mm", *absent)])
 
     assert sidecar["selfreg"]["lambda_scr"] == 0.015
-    assert sidecar["selfreg"]["lambda_ifd"] == 0
+    assert "lambda_ifd" not in sidecar["selfreg"]
+    assert sidecar["stock"] == "nnUNetTrainer"
     assert sidecar["epochs"] == dict.fromkeys("01234", 7)
     assert sidecar["dataset"] == "Dataset027_ACDC"
     assert sidecar["versions"]["torch"] == "2.5.1"
@@ -302,23 +304,23 @@ def test_a_fold_must_be_given_where_folds_are_scored_alone(glas: Path, capsys: p
 
 
 def test_model_tells_how_it_was_trained(model: Callable[..., Path]) -> None:
-    stock = describe_model(model("nnUNetTrainer"), "ensemble")
-    assert stock["selfreg"] is None
+    stock = describe_training(model("nnUNetTrainer"), "ensemble")
+    assert (stock["selfreg"], stock["stock"]) == (None, None)
     settings = {"batch_size": 12, "patch_size": [8, 8], "selfreg": {"lambda_scr": 0.1}}
     plans = {**PLANS, "plans_name": "Strong", "configurations": {"2d": settings}}
-    strong = describe_model(model("nnUNetTrainerSelfReg", plans), "1")
+    strong = describe_training(model("nnUNetTrainerSelfReg", plans), "1")
     assert (strong["trainer"], strong["plans"], strong["configuration"]) == ("nnUNetTrainerSelfReg", "Strong", "2d")
     assert (strong["selfreg"]["lambda_scr"], strong["selfreg"]["lambda_ifd"]) == (0.1, 0.015)
     assert strong["epochs"] == {"1": 7}
     assert strong["network"] == stock["network"]
     other = {**PLANS, "plans_name": "Big", "configurations": {"2d": {"batch_size": 24, "patch_size": [8, 8]}}}
-    assert describe_model(model("nnUNetTrainer", other), "0")["network"] != stock["network"]
+    assert describe_training(model("nnUNetTrainer", other), "0")["network"] != stock["network"]
 
 
 def test_epochs_without_final_checkpoint_are_not_known(model: Callable[..., Path]) -> None:
     folder = model("nnUNetTrainer", epochs=(7, 8))
     (folder / "fold_0" / "checkpoint_final.pth").unlink()
-    assert describe_model(folder, "ensemble")["epochs"] == {"0": None, "1": 8}
+    assert describe_training(folder, "ensemble")["epochs"] == {"0": None, "1": 8}
 
 
 def test_ensemble_is_of_the_folds_that_are_named(acdc: Path, model: Callable[..., Path]) -> None:
@@ -334,7 +336,10 @@ def test_ensemble_of_fewer_folds_is_marked(acdc: Path, model: Callable[..., Path
 
 
 def test_unusable_model_is_named(acdc: Path, model: Callable[..., Path]) -> None:
-    assert "is not a model folder TRAINER__PLANS__CONFIGURATION" in refusal(acdc, model=acdc)
+    assert (
+        "is not a model folder, it has no plans.json; give nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION"
+        in refusal(acdc, model=acdc)
+    )
     folder = model("nnUNetTrainer", epochs=(1,))
     assert "has no fold_4; folds there: fold_0" in refusal(acdc, model=folder, fold="4")
     assert "has no fold_1; folds there: fold_0" in refusal(acdc, model=folder, folds=[0, 1])

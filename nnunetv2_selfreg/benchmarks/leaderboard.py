@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_selfreg.benchmarks.protocol import ENSEMBLE
+from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.leaderboard.protocols import BENCHMARKS, ENSEMBLE
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,20 +23,20 @@ def main(arguments: Sequence[str]) -> int:
     """
     parsed = _parser().parse_args(arguments)
     if parsed.action == "table":
-        from nnunetv2_selfreg.leaderboard.table import write_table
+        from nnunetv2_selfreg.benchmarks.table import write_table
 
         for path in write_table(parsed.results, parsed.output or parsed.results):
             print(f"wrote {path}")
         return 0
 
-    from nnunetv2_selfreg.leaderboard.scoring import Run, write_scores
+    from nnunetv2_selfreg.benchmarks.score import Run, write_scores
 
     output: Path = parsed.output
     if output.suffix != ".csv" or output.stem == "table":
         raise SelfRegError(f"-o {output}: name a .csv file other than table.csv")
     fold = parsed.fold
     if fold is None:
-        if not BENCHMARKS[parsed.benchmark].ensemble:
+        if not PROTOCOLS[parsed.benchmark].ensemble:
             raise SelfRegError(f"{parsed.benchmark} scores each fold alone; say which with --fold")
         fold = ENSEMBLE
     places = parsed.predictions, parsed.references, parsed.dataset_json
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="{score,table}")
     score = actions.add_parser("score", help="score one run's predictions of the test set, case by case")
-    score.add_argument("benchmark", choices=BENCHMARKS, metavar="BENCHMARK", help=", ".join(BENCHMARKS))
+    score.add_argument("benchmark", choices=PROTOCOLS, metavar="BENCHMARK", help=", ".join(PROTOCOLS))
     score.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of predicted label maps")
     score.add_argument("references", type=Path, metavar="REFERENCES", help="folder of reference label maps: labelsTs")
     score.add_argument("-o", dest="output", type=Path, required=True, metavar="RESULTS/NAME.csv", help="per-case CSV")

@@ -1,7 +1,6 @@
 """Every test case of a benchmark scored by the benchmark's rule and by nnU-Net's, with what made the predictions."""
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from nnunetv2_selfreg import __version__
+from nnunetv2_selfreg.benchmarks.metrics import Labels, scores
+from nnunetv2_selfreg.benchmarks.protocol import ENSEMBLE, NATIVE, SMALL, Protocol
+from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
+from nnunetv2_selfreg.benchmarks.training import describe_training
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import read_json
-from nnunetv2_selfreg.leaderboard.files import write_json, write_text
-from nnunetv2_selfreg.leaderboard.metrics import score
-from nnunetv2_selfreg.leaderboard.model import describe_model
-from nnunetv2_selfreg.leaderboard.protocols import BENCHMARKS, ENSEMBLE, NATIVE, SMALL, Benchmark
+from nnunetv2_selfreg.files import listed, read_json, write_json, write_text
 
-Labels = NDArray[np.uint8]
 COLUMNS = "benchmark protocol rule trainer plans configuration fold seed case cluster class metric value".split()
 FOLDS = 5
 GEOMETRY_TOLERANCE = 1e-3  # mm; files keep spacing and origin in single precision
@@ -31,7 +29,7 @@ class Run:
     """Predictions of one model for one benchmark.
 
     Attributes:
-        benchmark: One of `BENCHMARKS`.
+        benchmark: A key of `PROTOCOLS`.
         predictions: The folder of predicted label maps.
         references: The folder of reference label maps.
         dataset_json: `dataset.json` of the data set that these belong to.
@@ -65,36 +63,34 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict
     Raises:
         SelfRegError: A file is missing, one too many, unreadable, or does not fit its reference or the benchmark.
     """
-    benchmark = BENCHMARKS[run.benchmark]
+    benchmark = PROTOCOLS[run.benchmark]
     dataset = read_json(run.dataset_json, "dataset.json")
-    about = _check_dataset(run, benchmark, dataset)
+    converted = _check_dataset(run, benchmark, dataset)
     reader = _reader(dataset)
-    made_by: dict[str, Any] = {"trainer": output.stem, "plans": "", "configuration": "", "epochs": {}, "torch": []}
+    training: dict[str, Any] = {"trainer": output.stem, "plans": "", "configuration": "", "epochs": {}, "torch": []}
     if run.model is not None:
-        made_by = describe_model(run.model, run.fold, run.folds)
-    cases, unpredicted = _cases(run, benchmark, dataset["file_ending"], allow_incomplete)
+        training = describe_training(run.model, run.fold, run.folds)
+    ending = dataset["file_ending"]
+    cases, unpredicted = _cases(run, benchmark, ending, allow_incomplete)
     clusters = {case: benchmark.cluster_of(case) for case in cases}
-    pairs = ((case, *_read_pair(reader, run, case + dataset["file_ending"], len(benchmark.classes))) for case in cases)
 
-    seed = "" if run.seed is None else str(run.seed)
-    arm = [made_by["trainer"], made_by["plans"], made_by["configuration"], run.fold, seed]
     sizes, rows = set(), []
-    for case, prediction, reference, spacing in pairs:
-        sizes.add(_size(run.benchmark, case, reference))
-        for rule, metric, name, value in _scores(benchmark, prediction, reference, spacing):
-            shown = "" if np.isnan(value) else repr(value)
-            rows.append([rule, *arm, case, clusters[case], name, metric, shown])
+    for case in cases:
+        pair = _read_pair(reader, run, case + ending, len(benchmark.classes))
+        sizes.add(_size(run.benchmark, case, pair[1]))
+        for rule, metric, name, value in scores(benchmark.metrics, benchmark.classes, *pair):
+            rows.append({"rule": rule, "case": case, "class": name, "metric": metric, "value": value})
     if len(sizes) > 1:
         raise SelfRegError(f"{run.references} mixes images of {SMALL} with others; score each size alone")
-    protocol = benchmark.protocol(run.fold, sizes.pop())
+    protocol = benchmark.name(run.fold, sizes.pop())
 
-    torch = made_by.pop("torch") or [version("torch")]
+    torch = training.pop("torch") or [version("torch")]
     sidecar = {
         "benchmark": run.benchmark,
         "protocol": protocol,
         "fold": run.fold,
         "seed": run.seed,
-        **made_by,
+        **training,
         "versions": {
             "nnunetv2": version("nnunetv2"),
             "nnunetv2-selfreg": __version__,
@@ -102,19 +98,19 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict
         },
         "cases": len(cases),
         "clusters": len(set(clusters.values())),
-        "incomplete": _incomplete(run, benchmark, about, clusters, unpredicted, made_by["epochs"]),
-        "missing": {**about.get("missing", {}), "predictions": unpredicted},
+        "incomplete": _incomplete(run, benchmark, converted, clusters, unpredicted, training["epochs"]),
+        "missing": {**converted.get("missing", {}), "predictions": unpredicted},
     }
-    table = StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([run.benchmark, protocol, *row] for row in rows)
+    table = pd.DataFrame(rows)
+    table["cluster"] = table["case"].map(clusters)
+    same = {name: sidecar[name] for name in COLUMNS if name in sidecar}
+    table = table.assign(**same | {"seed": "" if run.seed is None else str(run.seed)})
     write_json(output.with_suffix(".json"), sidecar)
-    write_text(output, table.getvalue())
+    write_text(output, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
     return sidecar
 
 
-def _check_dataset(run: Run, benchmark: Benchmark, dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+def _check_dataset(run: Run, benchmark: Protocol, dataset: Mapping[str, Any]) -> Mapping[str, Any]:
     """Checks that the data set can be this benchmark's, and gives what its converter says of it."""
     path = run.dataset_json
     if not isinstance(dataset.get("labels"), dict) or not isinstance(dataset.get("file_ending"), str):
@@ -123,16 +119,17 @@ def _check_dataset(run: Run, benchmark: Benchmark, dataset: Mapping[str, Any]) -
     expected = list(range(len(benchmark.classes) + 1))
     if not all(type(label) is int for label in labels) or sorted(labels) != expected:
         raise SelfRegError(f"{path} has labels {labels}, but {run.benchmark} has {expected}; choose another benchmark")
-    about = dict(dataset.get("benchmark", {}))
-    name = about.get("name", benchmark.dataset)
+    converted = dict(dataset.get("benchmark", {}))
+    name = converted.get("name", benchmark.dataset)
     if name != benchmark.dataset:
         raise SelfRegError(f"{path} is the data set of {name}, not of {run.benchmark}; choose another benchmark")
-    if "test" in about.get("missing", {}):
-        about["missing"] = {**about["missing"], "test": list(filter(benchmark.counts, about["missing"]["test"]))}
-    return about
+    missing = converted.get("missing", {})
+    if "test" in missing:
+        converted["missing"] = {**missing, "test": list(filter(benchmark.counts, missing["test"]))}
+    return converted
 
 
-def _cases(run: Run, benchmark: Benchmark, ending: str, allow_incomplete: bool) -> tuple[list[str], list[str]]:
+def _cases(run: Run, benchmark: Protocol, ending: str, allow_incomplete: bool) -> tuple[list[str], list[str]]:
     """Names the cases to score, and those that have no prediction."""
     predicted, there = (_names(folder, ending, benchmark) for folder in (run.predictions, run.references))
     if not there:
@@ -142,11 +139,11 @@ def _cases(run: Run, benchmark: Benchmark, ending: str, allow_incomplete: bool) 
             f"{run.references} holds {len(there)} cases, but {run.benchmark} has {benchmark.cases}; give its test set"
         )
     if extra := sorted(predicted - there):
-        raise SelfRegError(f"{run.predictions} holds predictions without reference: {_listed(extra)}; remove them")
+        raise SelfRegError(f"{run.predictions} holds predictions without reference: {listed(extra)}; remove them")
     missing = sorted(there - predicted)
     if missing and not allow_incomplete:
         raise SelfRegError(
-            f"{run.predictions} lacks {len(missing)} of {len(there)} predictions: {_listed(missing)}; predict them, or "
+            f"{run.predictions} lacks {len(missing)} of {len(there)} predictions: {listed(missing)}; predict them, or "
             "give --allow-incomplete"
         )
     if not predicted:
@@ -154,7 +151,7 @@ def _cases(run: Run, benchmark: Benchmark, ending: str, allow_incomplete: bool) 
     return sorted(predicted), missing
 
 
-def _names(folder: Path, ending: str, benchmark: Benchmark) -> set[str]:
+def _names(folder: Path, ending: str, benchmark: Protocol) -> set[str]:
     if not folder.is_dir():
         raise SelfRegError(f"{folder} is not a folder")
     names = {path.name.removesuffix(ending) for path in folder.glob(f"*{ending}") if not path.name.startswith(".")}
@@ -198,7 +195,7 @@ def _read_pair(reader: Any, run: Run, file: str, classes: int) -> tuple[Labels, 
 
 
 def _size(name: str, case: str, reference: Labels) -> str | None:
-    benchmark = BENCHMARKS[name]
+    benchmark = PROTOCOLS[name]
     if not benchmark.sizes:
         return None
     size = SMALL if reference.shape[-2:] == (224, 224) else NATIVE
@@ -207,40 +204,26 @@ def _size(name: str, case: str, reference: Labels) -> str | None:
     return size
 
 
-def _scores(
-    benchmark: Benchmark, prediction: Labels, reference: Labels, spacing: Sequence[float]
-) -> Iterator[tuple[str, str, str, float]]:
-    for rule, metrics in benchmark.metrics.items():
-        for metric in metrics:
-            for label, name in enumerate(benchmark.classes, 1):
-                yield rule, metric, name, score(metric, rule, prediction == label, reference == label, spacing)
-
-
 def _incomplete(
     run: Run,
-    benchmark: Benchmark,
-    about: Mapping[str, Any],
+    benchmark: Protocol,
+    converted: Mapping[str, Any],
     clusters: Mapping[str, str],
     unpredicted: Sequence[str],
     epochs: Mapping[str, Any],
 ) -> list[str]:
     """Says everything in which a run falls short of its protocol."""
-    missing = about.get("missing", {})
+    missing = converted.get("missing", {})
     test = benchmark.incomplete(len(clusters), len(set(clusters.values())))
     if test is None and (lacking := len(missing.get("test", [])) + len(unpredicted)):
         test = f"{lacking} of {len(clusters) + lacking} {benchmark.volumes} missing"
     lines = [test] if test else []
     if missing.get("train"):
-        lines.append(f"missing in training: {_listed(missing['train'])}")
+        lines.append(f"missing in training: {listed(missing['train'])}")
     for lack in missing.get("train or test", []):  # of a split that is drawn over what is there
         lines.append(f"{lack} missing in training or test, so another split was drawn")
-    if not lines and not about.get("complete", True):
+    if not lines and not converted.get("complete", True):
         lines.append("converted data set incomplete")
     if run.fold == ENSEMBLE and epochs and len(epochs) != FOLDS:
         lines.append(f"{len(epochs)} of {FOLDS} folds in the ensemble")
     return lines
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

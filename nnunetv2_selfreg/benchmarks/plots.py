@@ -1,0 +1,118 @@
+"""Plots of scores and their differences, as SVG that needs no other file."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context, style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nnunetv2_selfreg.benchmarks.comparison import MEAN
+from nnunetv2_selfreg.benchmarks.metrics import Metric
+from nnunetv2_selfreg.benchmarks.statistics import case_means, is_beyond
+
+# Okabe and Ito's palette, told apart by colour-blind readers; stock first
+COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+NARROW = 5.6  # inches; wider where the numbers above the bars need it
+BETTER, WORSE, SAME = "#0072B2", "#D55E00", "#999999"
+
+
+def bars(values: pd.DataFrame, metric: Metric, classes: Sequence[str]) -> bytes:
+    """Draws the mean of each class, and of them all, one bar for each row of the table.
+
+    Args:
+        values: Columns `name` (of the row), `class`, `value` and `sd`.
+        metric: What the values are.
+        classes: What to draw, from left to right.
+
+    Returns:
+        The SVG.
+    """
+    rows = [(name, part.set_index("class").loc[classes]) for name, part in values.groupby("name", sort=False)]
+    width = 0.8 / len(rows)
+    with new_plot(max(NARROW, 1.2 + 0.36 * len(rows) * len(classes)), 3.2 + 0.2 * len(rows)) as figure:
+        axis = figure.subplots()
+        for number, (name, row) in enumerate(rows):
+            places = np.arange(len(classes)) + (number - (len(rows) - 1) / 2) * width
+            spread = row["sd"].fillna(0) if row["sd"].any() else None
+            drawn = axis.bar(
+                places, row["value"], width * 0.92, yerr=spread, capsize=2, color=COLOURS[number % len(COLOURS)],
+                label=name, error_kw={"linewidth": 1},
+            )  # fmt: skip
+            axis.bar_label(drawn, fmt="%.1f", fontsize=7, padding=2)
+        axis.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) <= 5 else 30)
+        axis.set_ylabel(f"{metric.title} [{metric.unit}]")
+        if metric.unit == "%":
+            axis.set_yticks(range(0, 101, 20))
+            axis.set_ylim(0, 108)
+        else:
+            axis.margins(y=0.12)
+        figure.legend(loc="outside upper left", frameon=False)
+        return svg(figure)
+
+
+def differences(gains: pd.DataFrame, metric: Metric, summary: pd.DataFrame) -> bytes:
+    """Draws the difference of every case, with the mean and its confidence interval.
+
+    Args:
+        gains: SelfReg minus stock (cases x classes).
+        metric: What was measured.
+        summary: What to draw, from left to right: by class, or `mean` of a case's classes, `mean`, `low` and `high`.
+
+    Returns:
+        The SVG.
+    """
+    margin, classes = metric.margin, list(summary.index)
+    unit = metric.difference_unit
+    with new_plot(max(NARROW, 1.5 + 0.7 * len(classes)), 3.8) as figure:
+        axis = figure.subplots()
+        axis.axhspan(-margin, margin, color="#eeeeee", zorder=0, label=f"within {margin:g} {unit.removesuffix('s')}")
+        axis.axhline(0, color="black", linewidth=0.8, zorder=1)
+        jitter = np.random.default_rng(0).uniform(-0.25, 0.1, len(gains))
+        for place, name in enumerate(classes):
+            values = case_means(gains.to_numpy()) if name == MEAN else gains[name].to_numpy()
+            colours = colours_of(values if metric.higher_is_better else -values, margin)
+            axis.scatter(place + jitter, values, c=colours, s=14, alpha=0.75, linewidths=0, zorder=2)
+            interval(axis, place + 0.27, summary.loc[name], "black", None if place else "mean and 95 % CI")
+        axis.scatter([], [], c=BETTER, s=14, label="better with SelfReg")
+        axis.scatter([], [], c=WORSE, s=14, label="worse")
+        axis.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) <= 5 else 30)
+        axis.set_xlim(-0.5, len(classes) - 0.5)
+        axis.set_ylabel(f"SelfReg minus stock, {metric.title} [{unit}]")
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8, columnspacing=1, handletextpad=0.3)
+        return svg(figure)
+
+
+def colours_of(gains: Any, margin: float) -> Any:
+    """The colour of each gain: better or worse by more than the margin, or neither."""
+    return np.where(is_beyond(gains, margin), BETTER, np.where(is_beyond(-gains, margin), WORSE, SAME))
+
+
+def interval(axis: Axes, place: float, found: Mapping[str, Any] | pd.Series, colour: str, label: str | None) -> None:
+    """Draws a mean with its interval, if it has one."""
+    axis.plot([place], numbers([found["mean"]]), "D-", color=colour, markersize=4, linewidth=1.2, label=label)
+    axis.plot([place, place], numbers([found["low"], found["high"]]), "_-", color=colour, markersize=7, linewidth=1.2)
+
+
+def numbers(values: Iterable[float | None]) -> list[float]:
+    """NaN, which is not drawn, in place of None."""
+    return [np.nan if value is None else value for value in values]
+
+
+@contextmanager
+def new_plot(width: float, height: float) -> Iterator[Figure]:
+    """A figure in inches, drawn in matplotlib's default style whatever nnU-Net or the user set."""
+    with style.context(["default", {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}]):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def svg(figure: Figure) -> bytes:
+    """The plot as SVG, the same bytes in every run."""
+    picture = BytesIO()
+    with rc_context({"svg.hashsalt": "nnunetv2-selfreg", "svg.fonttype": "path"}):
+        figure.savefig(picture, format="svg", metadata={"Date": None, "Creator": None})
+    return picture.getvalue()
