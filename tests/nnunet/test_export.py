@@ -68,7 +68,7 @@ def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_
     program = (
         "import sys\n"
         "sys.modules['nnunetv2_selfreg'] = None  # as if it were not installed\n"
-        "from nnunetv2.model_export.model_import import install_model_from_zip_file\n"
+        "from nnunetv2.model_sharing.model_import import install_model_from_zip_file\n"
         f"install_model_from_zip_file({str(tmp_path / 'model.zip')!r})\n"
         "import torch\n"
         "from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor\n"
