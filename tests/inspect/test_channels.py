@@ -7,7 +7,8 @@ import torch
 from nnunetv2_selfreg.inspect import channels
 from nnunetv2_selfreg.inspect.channels import (
     Moments,
-    constant_channels,
+    RunningMean,
+    channel_measures,
     effective_rank,
     partner_correlation,
     redundancy,
@@ -45,7 +46,7 @@ def test_a_constant_channel_has_no_correlation_and_is_counted():
     (feature,) = maps((1, 5, 4, 6, 3))
     feature[:, 2] = 1234.5
     found = correlation(feature)
-    assert constant_channels(found) == 1
+    assert channel_measures(found, np.arange(5))["constant_channels"] == 1
     assert np.isnan(found[2]).all()
     assert np.isnan(found[:, 2]).all()
     kept = [0, 1, 3, 4]
@@ -76,13 +77,13 @@ def test_effective_rank_by_definition():
         (np.eye(5), 5, 0),
         (np.ones((4, 4)), 1, 1),
         (np.kron(np.eye(3), [[1, -1], [-1, 1]]), 3, 0.2),  # three pairs of opposites: 6 of 30 entries are -1
-        (np.array([[1.0]]), 1, None),
-        (np.full((3, 3), np.nan), None, None),
+        (np.array([[1.0]]), 1, np.nan),
+        (np.full((3, 3), np.nan), np.nan, np.nan),
     ],
 )
 def test_known_matrices(matrix, rank, mean):
-    assert effective_rank(matrix) == (rank if rank is None else pytest.approx(rank, abs=1e-5))
-    assert redundancy(matrix) == (mean if mean is None else pytest.approx(mean))
+    assert effective_rank(matrix) == pytest.approx(rank, abs=1e-5, nan_ok=True)
+    assert redundancy(matrix) == pytest.approx(mean, nan_ok=True)
 
 
 def test_partners_are_half_the_ranking_apart():
@@ -91,4 +92,14 @@ def test_partners_are_half_the_ranking_apart():
     assert partner_correlation(matrix, np.array([4, 2, 3, 0, 1])) == (matrix[4, 0] + matrix[2, 1]) / 2
     matrix[2, 1] = np.nan
     assert partner_correlation(matrix, np.array([4, 2, 3, 0, 1])) == matrix[4, 0]
-    assert partner_correlation(np.eye(1), np.array([0])) is None
+    assert np.isnan(partner_correlation(np.eye(1), np.array([0])))
+
+
+def test_a_channel_constant_in_one_case_has_the_mean_of_the_others():
+    mean = RunningMean()
+    for matrix in ([[1, 0.5], [0.5, 1]], [[1, np.nan], [np.nan, np.nan]], [[1, 0.1], [0.1, np.nan]]):
+        mean.add(np.array(matrix))
+    np.testing.assert_allclose(mean.value(), [[1, 0.3], [0.3, 1]])
+    mean = RunningMean()
+    mean.add(np.array([1, np.nan]))
+    np.testing.assert_array_equal(mean.value(), [1, np.nan])

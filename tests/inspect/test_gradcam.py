@@ -6,7 +6,7 @@ import torch
 from networks import plain_unet
 
 pytest.importorskip("captum", reason="needs the extra [inspect]")
-from nnunetv2_selfreg.inspect.gradcam import grad_cam, in_class_share
+from nnunetv2_selfreg.inspect.gradcam import grad_cam, in_class_share, telling_slices
 
 
 class Linear(torch.nn.Module):
@@ -39,7 +39,7 @@ def test_a_negative_map_has_no_mass():
     network = Linear([[0.0, 0.0], [-3.0, 1.0]])
     found = grad_cam(network, network.stage, torch.ones(1, 1, 2, 2), 1, torch.ones(2, 2, dtype=torch.bool))
     assert not found.any()
-    assert in_class_share(found.numpy(), np.ones((2, 2), bool), np.ones((2, 2), bool)) is None
+    assert np.isnan(in_class_share(found.numpy(), np.ones((2, 2), bool), np.ones((2, 2), bool)))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -75,4 +75,17 @@ def test_the_share_of_a_hand_made_map():
     ignored = np.array([[True, False], [True, True]])  # the 3 is not counted
     assert in_class_share(heat, mask, ignored) == 1
     assert in_class_share(heat, ~mask, ignored) == 0
-    assert in_class_share(np.zeros((2, 2), np.float32), mask, everywhere) is None
+    assert np.isnan(in_class_share(np.zeros((2, 2), np.float32), mask, everywhere))
+
+
+@pytest.mark.parametrize(
+    ("areas", "slices"),
+    [
+        ([0, 1, 1, 5, 1, 1, 1, 0], [3, 5]),  # seen in the slices 1 to 6: a third is 3, two thirds 5
+        ([0, 9, 1, 1, 1, 1, 1, 0], [1, 3, 5]),
+        ([0, 0, 4, 0], [2]),
+        ([1, 0, 0, 2], [0, 3]),
+    ],
+)
+def test_slices_are_the_largest_and_those_at_the_thirds(areas, slices):
+    assert telling_slices(np.array(areas)) == slices

@@ -4,48 +4,69 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 pytest.importorskip("captum", reason="needs the extra [inspect]")
-from PIL import Image
-
 from nnunetv2_selfreg.inspect.findings import findings
-from nnunetv2_selfreg.inspect.images import DENSEST, draw_grad_cam
-from nnunetv2_selfreg.inspect.measure import Inspection, Key, Picture
-from nnunetv2_selfreg.inspect.plots import draw_differences, draw_in_class_share, draw_measures
+from nnunetv2_selfreg.inspect.gradcam import GradCamView
+from nnunetv2_selfreg.inspect.maps import DENSEST, draw_grad_cam
+from nnunetv2_selfreg.inspect.measure import Inspection
+from nnunetv2_selfreg.inspect.plots import draw_by_stage
 from nnunetv2_selfreg.inspect.report import write_report
+from nnunetv2_selfreg.inspect.tables import compared
+from nnunetv2_selfreg.inspect.values import differences
+from nnunetv2_selfreg.terms import BUILT_IN
 
 STAGES = [f"encoder.stages.{i}" for i in range(5)] + [f"decoder.stages.{i}" for i in range(4)]
 CLASSES = ("RV", "myocardium", "LV")
 SETTINGS = {"reference": True, "cases_found": 3, "cases_shown": ["a"], "channels": 1, "shown_as": "grey"}
 
 
-def inspection(shift=0.0, name="nnUNetTrainer__Plans__2d"):
-    """Made-up figures of three cases; in-class shares near 0 and 1 with a large spread."""
+def inspection(letter="", shift=0.0):
+    """Made-up values of three cases; in-class shares near 0 and 1 with a large spread."""
     model = SimpleNamespace(
-        name=name, dataset="Dataset001_Made", fold="0", epochs=5, students={}, logging={}, final=STAGES[-1],
+        folder=SimpleNamespace(name=f"nnUNetTrainer__Plans{letter}__2d", dataset="Dataset001_Made"),
+        fold="0", epochs=5, students={}, logging={}, terms=BUILT_IN, is_natural=False,
         stages=dict.fromkeys(STAGES), targets=[SimpleNamespace(name=target) for target in CLASSES],
     )  # fmt: skip
-    made = Inspection(model, None, patches=dict.fromkeys("abc", 2), grids=dict.fromkeys(STAGES, (4, 8, 8)))
+    made = Inspection(model, letter)
+    made.patches, made.grids = dict.fromkeys("abc", 2), dict.fromkeys(STAGES, (4, 8, 8))
     measures = ("redundancy", "effective_rank", "effective_rank_share", "partner_correlation", "constant_channels")
+    rows = []
     for stage in STAGES:
         for measure in (*measures, "scr", "ifd"):
-            made.values[Key(measure, stage)] = {"a": 0.4 + shift, "b": 0.5, "c": 0.6}
+            rows += by_case(stage, "", measure, 0.4 + shift, 0.5, 0.6)
         for target in CLASSES:
-            low = stage.startswith("encoder")
-            shares = {"a": 0.0, "b": 0.0, "c": 0.5} if low else {"a": 1.0, "b": 1.0, "c": 0.5}
-            made.values[Key("in_class_share", stage, target)] = shares
-            made.values[Key("maps_without_mass", stage, target)] = {"a": 2.0, "b": 1.0, "c": 0.0}
-        made._correlation_sums[stage] = np.eye(4) * 3
-        made._correlation_cases[stage] = np.full((4, 4), 3)
-        made._importance[stage] = np.arange(4.0)
+            shares = (0, 0, 0.5) if stage.startswith("encoder") else (1, 1, 0.5)
+            rows += by_case(stage, target, "in_class_share", *shares)
+            rows += by_case(stage, target, "maps_without_mass", 2, 1, 0)
+        made._correlation[stage].add(np.eye(4))
+        made._importance[stage].add(np.arange(4.0))
     for target in CLASSES:
-        made.values[Key("class_area", "input", target)] = {"a": 0.1, "b": 0.1, "c": 0.1}
+        rows += by_case("input", target, "class_area", 0.1, 0.1, 0.1)
+    made.frames.append(pd.DataFrame(rows, columns=["case", "stage", "class", "measure", "value"]).assign(model=letter))
+    return made
+
+
+def by_case(stage, target, measure, *values):
+    return [(case, stage, target, measure, float(value)) for case, value in zip("abc", values, strict=True)]
+
+
+def with_redundancy(made, values):
+    """The same with these values of the redundancy by stage, the same in each case."""
+    (frame,) = made.frames
+    for stage, value in zip(STAGES, values, strict=True):
+        frame.loc[(frame["measure"] == "redundancy") & (frame["stage"] == stage), "value"] = value
     return made
 
 
 def pair():
-    return [inspection(), inspection(0.3, "nnUNetTrainerSelfReg__Plans__2d")]
+    return [inspection("A"), inspection("B", 0.3)]
+
+
+def values_of(inspections):
+    return pd.concat([each.values for each in inspections])
 
 
 def bars(axis):
@@ -55,7 +76,8 @@ def bars(axis):
 
 
 def test_error_bars_of_shares_end_at_nothing_and_all():
-    (axis, *_) = draw_in_class_share([inspection()]).axes
+    made = inspection()
+    (axis,) = draw_by_stage([made], made.values, {"RV": ("in_class_share", "RV")}).axes
     ends = bars(axis)
     assert len(ends) == len(STAGES)
     # mean 1/6 and standard deviation 0.29 in the encoder, 5/6 in the decoder
@@ -64,29 +86,38 @@ def test_error_bars_of_shares_end_at_nothing_and_all():
     np.testing.assert_allclose(ends[-1], [5 / 6 - sd, 1])
 
 
-def test_error_bars_of_other_figures_are_whole():
-    (axis,) = draw_measures([inspection()], {"partner_correlation": "pairs"}).axes
+def test_error_bars_of_other_measures_are_whole():
+    made = inspection()
+    (axis,) = draw_by_stage([made], made.values, {"pairs": ("partner_correlation", "")}).axes
     np.testing.assert_allclose(bars(axis)[0], [0.4, 0.6])
 
 
-def test_each_panel_of_the_differences_says_whose_they_are():
-    panels = draw_differences(pair()).axes
-    assert len(panels) == 5
-    assert all(axis.get_ylabel().startswith("B minus A") for axis in panels)
+def test_differences_are_drawn_around_nothing():
+    paired = differences(values_of(pair()))
+    panels = draw_by_stage(pair(), paired, {"shares": ("in_class_share", ""), "redundancy": ("redundancy", "")}).axes
+    assert [axis.get_ylabel() for axis in panels] == ["shares", "redundancy"]
+    for axis in panels:
+        low, high = axis.get_ylim()
+        assert low < 0 < high
+    assert panels[1].get_ylim()[1] > 0.3
+    assert panels[0].get_ylim() == (-0.001, 0.001) or panels[0].get_ylim()[1] < 0.1
 
 
-def picture(area=0.1):
+def view(area=0.1):
     heat = np.linspace(0, 4, 64).reshape(8, 8)
     mask = np.zeros((8, 8), bool)
     mask[2:5, 3:6] = True
-    return Picture(
-        "a", "RV", 0, "slice 3 of 8", np.zeros((8, 8)), mask, mask, dict.fromkeys(STAGES, heat), area, (20, 24)
-    )
+    return GradCamView("slice 3 of 8", np.zeros((8, 8)), mask, mask, dict.fromkeys(STAGES, heat), area, (20, 24))
+
+
+def drawn(area=0.1):
+    made = inspection()
+    made.views["a", "RV", 0] = view(area)
+    return draw_grad_cam([made], ("a", "RV", 0))
 
 
 def test_grad_cam_s_colours_are_those_of_the_bar_and_its_axes_have_units():
-    figure = draw_grad_cam([inspection()], {0: picture()}, "mm")
-    panels = [axis for axis in figure.axes if axis.get_visible() and axis.get_title()]
+    panels = [axis for axis in drawn().axes if axis.get_visible() and axis.get_title()]
     assert len(panels) == len(STAGES) + 2
     for axis in panels:
         assert axis.get_xlabel().endswith("[mm]")
@@ -97,8 +128,7 @@ def test_grad_cam_s_colours_are_those_of_the_bar_and_its_axes_have_units():
 
 @pytest.mark.parametrize(("area", "top"), [(0.9, 2), (0.1, 10), (0.001, DENSEST)])
 def test_the_top_of_the_colour_scale_lies_between_2_and_20(area, top):
-    figure = draw_grad_cam([inspection()], {0: picture(area)}, "mm")
-    assert figure.axes[1].images[0].norm.vmax == pytest.approx(top)
+    assert drawn(area).axes[1].images[0].norm.vmax == pytest.approx(top)
 
 
 def rows_of(page, header):
@@ -109,7 +139,7 @@ def rows_of(page, header):
 
 def test_the_tables_have_stages_as_rows_and_short_marks(tmp_path):
     models = pair()
-    write_report(tmp_path, models, SETTINGS, {}, "mm")
+    write_report(tmp_path, models, SETTINGS)
     page = (tmp_path / "report.html").read_text()
     header, *rows = rows_of(page, "B minus A")
     assert [row[0] for row in rows] == ["E0", "E1", "E2", "E3", "E4", "D0", "D1", "D2", "D3", "all students"]
@@ -118,7 +148,7 @@ def test_the_tables_have_stages_as_rows_and_short_marks(tmp_path):
     shares = rows_of(page, "RV, A")
     assert shares[1][1] == "0.167 ± 0.289 (3)"
     assert "(n): n maps without mass" in page
-    for path in (tmp_path / "figures").iterdir():
+    for path in (tmp_path / "plots").iterdir():
         dots_per_inch = Image.open(path).info["dpi"][0]
         assert dots_per_inch == pytest.approx(200, abs=1)
 
@@ -129,10 +159,8 @@ def of_measure(lines, text):
 
 
 def test_what_is_seen_in_one_model():
-    made = inspection()
-    for stage, value in zip(STAGES, [0.5, 0.5, 9, 0.1, 0.1, 0.1, 9, 0.5, 0.5], strict=True):
-        made.values[Key("redundancy", stage)] = dict.fromkeys("abc", value)
-    lines = findings([made])
+    made = with_redundancy(inspection(), [0.5, 0.5, 9, 0.1, 0.1, 0.1, 9, 0.5, 0.5])
+    lines = findings([made], made.values.iloc[:0], compared([made]))
     assert len(lines) == 3
     share = "in-class share: lower in the encoder, mean of the stages 0.167, than in the decoder, 0.833"
     assert of_measure(lines, "in-class share").startswith(share)
@@ -147,8 +175,7 @@ def test_what_is_seen_in_one_model():
 
 
 def test_differences_below_rounding_are_none():
-    first, second = inspection(), inspection()
-    for stage, value in zip(STAGES, [0.504, 0.496, 0.506, 0.494, *[0.5] * 5], strict=True):
-        second.values[Key("redundancy", stage)] = dict.fromkeys("abc", value)
-    line = of_measure(findings([first, second]), "B minus A, redundancy")
+    models = [inspection("A"), with_redundancy(inspection("B"), [0.504, 0.496, 0.506, 0.494, *[0.5] * 5])]
+    with_redundancy(models[0], [0.5] * 9)
+    line = of_measure(findings(models, differences(values_of(models)), compared(models)), "B minus A, redundancy")
     assert "higher at 1, lower at 1, within 0.005 at 7 of 9 stages" in line
