@@ -30,14 +30,14 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 # the rows of documentation/compatibility.md since 2.6.0
-OLDEST := tests/test_trainer.py tests/test_criterion.py tests/test_stages.py tests/test_plans.py tests/test_doctor.py \
+OLDEST := tests/test_trainer.py tests/test_criterion.py tests/test_taps.py tests/commands/test_plans.py tests/commands/test_doctor.py \
     tests/nnunet/test_commands.py tests/nnunet/test_resume.py
 
 test-oldest: ## the wheel on the oldest nnU-Net that is supported, and what uninstalling leaves
 	tests/check_nnunet_version.sh 2.6.0 $(OLDEST)
 
 test-newest: ## the wheel on the newest: is it found, and what does uninstalling leave
-	tests/check_nnunet_version.sh 2.8.1 tests/test_trainer.py tests/test_doctor.py
+	tests/check_nnunet_version.sh 2.8.1 tests/test_trainer.py tests/commands/test_doctor.py
 
 clean: ## what was installed here, not what the demo made
 	rm -rf $(VENV) .venv-nnunet-*

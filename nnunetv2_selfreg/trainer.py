@@ -161,7 +161,8 @@ def stock_trainer(trainer: type[nnUNetTrainer]) -> type[nnUNetTrainer] | None:
     """nnU-Net's own trainer that a SelfReg trainer is made of; None for a trainer without SelfReg."""
     if not issubclass(trainer, nnUNetTrainerSelfReg):
         return None
-    return next(base for base in trainer.__mro__ if base.__module__.startswith("nnunetv2."))
+    stock = (base for base in trainer.__mro__ if not issubclass(base, nnUNetTrainerSelfReg))
+    return next(base for base in stock if base.__module__.startswith("nnunetv2."))
 
 
 _looking_for: set[str] = set()
