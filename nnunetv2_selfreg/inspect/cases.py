@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
@@ -64,33 +65,29 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int, na
     Raises:
         SelfRegError: There is no such image, channel or reference.
     """
-    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(ending)}")
     folder, wanted = (images, None) if images.is_dir() else (images.parent, images.name)
-    found: dict[str, dict[int, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if match := pattern.fullmatch(path.name):
-            found.setdefault(match[1], {})[int(match[2])] = path
+    paths = pd.Series(sorted(folder.iterdir()), dtype=object)
+    found = paths.map(lambda path: path.name).astype(str).str.extract(rf"^(.+)_(\d{{4}}){re.escape(ending)}$")
+    found = found.set_axis(["case", "channel"], axis=1).assign(path=paths).dropna()
     if wanted is not None:
-        match = pattern.fullmatch(wanted)
-        name = match[1] if match else wanted.removesuffix(ending)
-        found = {name: found[name]} if name in found else {}
-    if not found:
+        found = found[found["case"] == re.sub(rf"(_\d{{4}})?{re.escape(ending)}$", "", wanted)]
+    if found.empty:
         what = "no image" if wanted is None else "neither a folder nor an image"
         raise SelfRegError(f"--images {images}: {what} named CASE_0000{ending}, as nnU-Net names them")
     if labels is not None and not labels.is_dir():
         raise SelfRegError(f"--labels {labels} is not a folder of references CASE{ending}")
-    for name, files in found.items():
-        if list(files) != list(range(channels)) and not (natural and list(files) == [0]):
-            has = ", ".join(f"{channel:04d}" for channel in files)
+    cases = []
+    for name, files in found.groupby("case"):
+        has, expected = ", ".join(files["channel"]), ", ".join(f"{channel:04d}" for channel in range(channels))
+        if has != expected and not (natural and has == "0000"):
             raise SelfRegError(f"--images {images}: case {name} has the channels {has}; the model takes {channels}")
-        if labels is not None and not (labels / f"{name}{ending}").is_file():
+        label = None if labels is None else labels / f"{name}{ending}"
+        if label is not None and not label.is_file():
             raise SelfRegError(
-                f"--labels {labels} has no {name}{ending}; give every case a reference or leave --labels out"
+                f"--labels {labels} has no {label.name}; give every case a reference or leave --labels out"
             )
-    return [
-        CaseFiles(name, tuple(files.values()), labels and labels / f"{name}{ending}")
-        for name, files in sorted(found.items())
-    ]
+        cases.append(CaseFiles(name, tuple(files["path"]), label))
+    return cases
 
 
 def spread(cases: Sequence[CaseFiles], most: int) -> list[CaseFiles]:

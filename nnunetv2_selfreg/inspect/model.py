@@ -1,7 +1,6 @@
 """A trained model as the inspection needs it: its network's stages, its terms, its classes and its training log."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +12,8 @@ from torch import Tensor, nn
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.model_folder import ModelFolder, load_checkpoint
 from nnunetv2_selfreg.settings import KEY, STAGES, SelfRegSettings
-from nnunetv2_selfreg.taps import ChosenStages, choose_students, named_stages
-from nnunetv2_selfreg.terms import BUILT_IN, SHARE, Term
+from nnunetv2_selfreg.taps import choose_students, named_stages
+from nnunetv2_selfreg.terms import BUILT_IN, SHARE
 
 
 class Target(NamedTuple):
@@ -31,9 +30,14 @@ class Target(NamedTuple):
     labels: tuple[int, ...]
 
 
-@dataclass(frozen=True)
 class InspectedModel:
-    """One fold of a trained model.
+    """One fold of a trained model, loaded.
+
+    Args:
+        path: `nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION`.
+        fold: Its name (`0`, `all`); the first that has the checkpoint when left out.
+        checkpoint: The checkpoint's file name.
+        device: Where to run the network.
 
     Attributes:
         folder: The model's folder.
@@ -42,40 +46,45 @@ class InspectedModel:
         predictor: nnU-Net's predictor.
         stages: The network's stages by name, in the order of the forward pass.
         chosen: The students and the teacher that the plans name.
+        students: The students by name, the encoder's and then the decoder's.
         terms: The terms to measure: the built-in ones and those of the model's trainer.
         targets: The foreground classes or regions.
         logging: Values per epoch by name, as far as the training logged them.
+        channels: How many channels an image has.
+        is_natural: Whether the images are pictures such as PNG.
+        is_rgb: Whether the images are pictures with three colours.
+
+    Raises:
+        SelfRegError: The folder is no model with that checkpoint, or its network has no stages to look at.
     """
 
-    folder: ModelFolder
-    fold: str
-    epochs: int
-    predictor: Any
-    stages: dict[str, nn.Module]
-    chosen: ChosenStages
-    terms: Sequence[Term]
-    targets: Sequence[Target]
-    logging: dict[str, list[float]]
-
-    @property
-    def students(self) -> dict[str, nn.Module]:
-        """The students by name, the encoder's and then the decoder's."""
-        return self.chosen.encoder | self.chosen.decoder
-
-    @property
-    def channels(self) -> int:
-        """How many channels an image has."""
-        return len(self.predictor.dataset_json["channel_names"])
-
-    @property
-    def is_natural(self) -> bool:
-        """Whether the images are pictures such as PNG, whose channels, if they are colours, lie in one file."""
-        return self.predictor.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
-
-    @property
-    def is_rgb(self) -> bool:
-        """Whether the images are pictures with three colours."""
-        return self.is_natural and self.channels == 3
+    def __init__(self, path: Path, fold: str | None, checkpoint: str, device: str) -> None:
+        self.folder = folder = ModelFolder.open(path)
+        if previous := folder.resolved.get("previous_stage"):
+            raise SelfRegError(f"{folder.name} also takes the prediction of {previous}; inspect that one instead")
+        # without a fold that has the checkpoint, this says what is missing
+        files = folder.checkpoints([fold] if fold else folder.folds(checkpoint)[:1], checkpoint)
+        ((self.fold, file),) = files.items()
+        self.predictor = folder.predictor(file, device)
+        network = self.predictor.network.eval().requires_grad_(False)
+        self.stages = named_stages(network, "encoder") | named_stages(network, "decoder")
+        settings = folder.settings
+        if settings is None:  # the students that SelfReg would have; the weights in the plans may be of any term
+            given = folder.resolved.get(KEY, {})
+            stages = {name: given[name] for name in ("taps", *STAGES) if name in given}
+            settings = SelfRegSettings.from_plans({KEY: stages})
+        self.chosen = choose_students(network, settings)
+        self.students = self.chosen.encoder | self.chosen.decoder
+        terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
+        self.terms = list(terms.values())
+        self.targets = _targets(self.predictor)
+        content = load_checkpoint(file)
+        self.epochs = int(content.get("current_epoch", 0))
+        logged, names = content.get("logging") or {}, (*terms, SHARE, "mean_fg_dice", "ema_fg_dice")
+        self.logging = {name: [float(value) for value in logged[name]] for name in names if logged.get(name)}
+        self.channels = len(folder.dataset_json["channel_names"])
+        self.is_natural = self.predictor.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
+        self.is_rgb = self.is_natural and self.channels == 3
 
     def maps(self, patch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Runs the network on one patch, in evaluation mode and without mirroring.
@@ -98,11 +107,8 @@ class InspectedModel:
         finally:
             for handle in handles:
                 handle.remove()
-        for name, feature in maps.items():
-            if not feature.isfinite().all():
-                raise SelfRegError(
-                    f"{self.folder.name}: the map of {name} is not finite; this model cannot be inspected"
-                )
+        if wrong := [name for name, feature in maps.items() if not feature.isfinite().all()]:
+            raise SelfRegError(f"{self.folder.name}: the map of {wrong[0]} is not finite; it cannot be inspected")
         return logits, maps
 
     def predicted(self, logits: Tensor, target: Target) -> Tensor:
@@ -110,49 +116,6 @@ class InspectedModel:
         if self.predictor.label_manager.has_regions:
             return logits[target.head] > 0  # a sigmoid above 0.5
         return logits.argmax(0) == target.head
-
-
-def open_model(path: Path, fold: str | None, checkpoint: str, device: str) -> InspectedModel:
-    """Loads one fold of a model folder.
-
-    Args:
-        path: `nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION`.
-        fold: Its name (`0`, `all`); the first that has the checkpoint when left out.
-        checkpoint: The checkpoint's file name.
-        device: Where to run the network.
-
-    Raises:
-        SelfRegError: The folder is no model with that checkpoint, or its network has no stages to look at.
-    """
-    folder = ModelFolder.open(path)
-    if previous := folder.resolved.get("previous_stage"):
-        raise SelfRegError(f"{folder.name} also takes the prediction of {previous}; inspect that one instead")
-    # without a fold that has it, this says what is missing
-    ((fold, file),) = folder.checkpoints([fold] if fold else folder.folds(checkpoint)[:1], checkpoint).items()
-    predictor = folder.predictor(file, device)
-    network = predictor.network.eval().requires_grad_(False)
-    settings = folder.settings
-    if settings is None:  # the students that SelfReg would have; the weights in the plans may be of any term
-        given = folder.resolved.get(KEY, {})
-        settings = SelfRegSettings.from_plans({KEY: {name: given[name] for name in ("taps", *STAGES) if name in given}})
-    terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
-    content = load_checkpoint(file)
-    logging = content.get("logging") or {}
-    return InspectedModel(
-        folder=folder,
-        fold=fold,
-        epochs=int(content.get("current_epoch", 0)),
-        predictor=predictor,
-        stages=named_stages(network, "encoder") | named_stages(network, "decoder"),
-        chosen=choose_students(network, settings),
-        terms=list(terms.values()),
-        targets=_targets(predictor),
-        logging={
-            name: [float(value) for value in logging[name]]
-            for name in (*terms, SHARE, "mean_fg_dice", "ema_fg_dice")
-            if logging.get(name)
-        },
-    )
 
 
 def common_fold(paths: Sequence[Path], checkpoint: str) -> str | None:
@@ -181,14 +144,12 @@ def check_comparable(first: InspectedModel, second: InspectedModel) -> None:
     models = (first, second)
     for what, (one, other) in {
         "classes": [", ".join(f"{name} {list(labels)}" for name, _, labels in model.targets) for model in models],
-        "image channels": [model.predictor.dataset_json["channel_names"] for model in models],
+        "image channels": [model.folder.dataset_json["channel_names"] for model in models],
         "stages": [list(model.stages) for model in models],
     }.items():
         if one != other:
-            raise SelfRegError(
-                f"{first.folder.name} and {second.folder.name} cannot be compared: their {what} differ, {one} and "
-                f"{other}"
-            )
+            names = " and ".join(model.folder.name for model in models)
+            raise SelfRegError(f"{names} cannot be compared: their {what} differ, {one} and {other}")
 
 
 def short(stage: str) -> str:

@@ -158,7 +158,7 @@ def _draw_cases(axis: Any, values: pd.DataFrame, stages: Sequence[str], limits: 
     """The dots and, ending at the value's limits, the bars of one measure."""
     found = values[values["stage"].isin(stages)].dropna(subset="value")
     letters = list(found["model"].unique())
-    for (letter, stage), group in found.groupby(["model", "stage"])["value"]:
+    for (letter, stage), group in found.groupby(["model", "stage"], sort=False)["value"]:
         colour, mean, sd = COLOURS[letter], group.mean(), group.std() if len(group) > 1 else 0
         x = stages.index(stage) + (letters.index(letter) - (len(letters) - 1) / 2) * 0.3
         spread = np.linspace(-0.08, 0.08, len(group)) if len(group) > 1 else np.zeros(1)

@@ -57,14 +57,14 @@ def _measure(parsed: argparse.Namespace) -> "tuple[list[Inspection], dict[str, A
 
     from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
     from nnunetv2_selfreg.inspect.measure import Inspection
-    from nnunetv2_selfreg.inspect.model import check_comparable, common_fold, open_model
+    from nnunetv2_selfreg.inspect.model import InspectedModel, check_comparable, common_fold
 
     if parsed.device == "cuda" and not torch.cuda.is_available():
         raise SelfRegError("--device cuda: PyTorch finds no such device here; use --device cpu")
     device = parsed.device or ("cuda" if torch.cuda.is_available() else "cpu")
     folders = [parsed.model] + ([parsed.compare] if parsed.compare else [])
     fold = parsed.fold or common_fold(folders, parsed.checkpoint)
-    models = [open_model(folder, fold, parsed.checkpoint, device) for folder in folders]
+    models = [InspectedModel(folder, fold, parsed.checkpoint, device) for folder in folders]
     if len(models) == 2:
         check_comparable(*models)
     model = models[0]
