@@ -1,4 +1,4 @@
-"""Rebuilds every table and figure of the study, byte for byte, from the raw results.
+"""Rebuilds every table and plot of the study from the raw results.
 
 python examples/study/analyse.py            # writes them
 python examples/study/analyse.py --check    # names those that would change, and exits with 1
@@ -6,16 +6,17 @@ python examples/study/analyse.py --check    # names those that would change, and
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
-import figures
+import plots
 import tables
-from comparison import cost, last_epochs, rounded
+from evidence import cost, last_epochs, learning_curves, rounded
 from reading import read_datasets, read_table
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.leaderboard.files import write_text
+from nnunetv2_selfreg.files import write_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,24 +37,35 @@ def rebuild(results: Path, documentation: Path) -> dict[Path, str]:
     page = documentation / "evidence.md"
     scores, curves, runs = (read_table(results, name) for name in ("scores", "curves", "runs"))
     datasets = read_datasets(scores, curves, runs)
-    summaries = {part.name: part.summary() for part in datasets}
-    content = rounded({"datasets": summaries, "last_epochs": last_epochs(curves, runs), "cost": cost(runs)})
-    parts = tables.sections(content)
-    evidence, homeless = tables.filled(page.read_text(encoding="utf-8"), parts) if page.is_file() else (None, [])
-    if homeless:
-        raise SelfRegError(
-            f"{page} has no place for {homeless[0]}; add the lines <!-- tables.md: {homeless[0]} --> and <!-- end -->"
-        )
-    pictures = {
-        "differences": figures.differences(datasets, content["datasets"]),
-        "learning_curves": figures.learning_curves(datasets, curves),
-        "lambda_response": figures.lambda_response(content["datasets"]),
+    numbers = {
+        "datasets": {part.name: part.summary() for part in datasets},
+        "learning_curves": learning_curves(datasets, curves),
+        "last_epochs": last_epochs(curves, runs),
+        "cost": cost(runs),
     }
-    return {
-        results / "tables.json": json.dumps(content, indent=1) + "\n",
-        results / "tables.md": tables.page(parts),
-        **({} if evidence is None else {page: evidence}),
-    } | {documentation / "pictures" / "evidence" / f"{name}.svg": svg for name, svg in pictures.items() if svg}
+    content = rounded(numbers)
+    parts = tables.sections(content)
+    files = {results / "tables.json": json.dumps(content, indent=1) + "\n", results / "tables.md": tables.page(parts)}
+    if page.is_file():
+        files[page], homeless = tables.filled(page.read_text(encoding="utf-8"), parts)
+        if homeless:
+            marks = f"<!-- tables.md: {homeless[0]} --> and <!-- end -->"
+            raise SelfRegError(f"{page} has no place for {homeless[0]}; add the lines {marks}")
+    pictures = documentation / "pictures" / "evidence"
+    return files | {pictures / f"{name}.svg": svg for name, svg in plots.all_plots(content).items()}
+
+
+def is_current(path: Path, text: str) -> bool:
+    """Whether a file holds this text; of a plot, whether it was drawn from the same numbers."""
+    if not path.is_file():
+        return False
+    there = path.read_text(encoding="utf-8")
+    return drawn_from(there) == drawn_from(text) if path.suffix == ".svg" else there == text
+
+
+def drawn_from(svg: str) -> list[str]:
+    """What a plot says of the numbers that it was drawn from."""
+    return re.findall(r"drawn from \w+", svg)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -66,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         files = rebuild(parsed.results, parsed.documentation)
     except SelfRegError as error:
         sys.exit(str(error))
-    changed = [path for path, text in files.items() if not path.is_file() or path.read_bytes() != text.encode()]
+    changed = [path for path, text in files.items() if not is_current(path, text)]
     if parsed.check:
         if changed:
             sys.exit("\n".join(f"{path} would change" for path in changed))

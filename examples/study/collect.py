@@ -5,11 +5,9 @@ scores go the plans and folds of the data sets, and the versions that are instal
 """
 
 import argparse
-import csv
 import json
 import platform
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,16 +17,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pandas as pd
 import yaml
-from comparison import RUN
+from evidence import KEY
 from reading import COLUMNS
 
-from nnunetv2_selfreg.checkpoints import load_checkpoint
-from nnunetv2_selfreg.leaderboard.model import describe_model
+from nnunetv2_selfreg.benchmarks.training import describe_training
+from nnunetv2_selfreg.files import copy_files, read_json, write_json, write_text
+from nnunetv2_selfreg.model_folder import load_checkpoint
 
 HERE = Path(__file__).parent
 PACKAGES = ["nnunetv2-selfreg", "nnunetv2", "torch", "numpy", "dynamic-network-architectures", "batchgeneratorsv2"]
-Key = tuple[str, ...]  # the columns of RUN
 CURVES = {  # the columns of curves.csv after the epoch, by nnU-Net's and SelfReg's names
     "train_loss": "train_losses",
     "val_loss": "val_losses",
@@ -37,7 +36,6 @@ CURVES = {  # the columns of curves.csv after the epoch, by nnU-Net's and SelfRe
     "ifd": "ifd",
     "share": "selfreg_share",
 }
-STARTED = COLUMNS["runs"].index("started")
 
 
 def runs(config: dict[str, Any], work: Path) -> Iterator[tuple[list[Any], dict[str, Any], str, Path]]:
@@ -45,8 +43,8 @@ def runs(config: dict[str, Any], work: Path) -> Iterator[tuple[list[Any], dict[s
     for entry in config["runs"]:
         data = config["data"][entry["data"]]
         for arm in entry["arms"]:
-            about = config["arms"][arm]
-            model = f"{about['trainer']}{config['length']}__{about.get('plans', 'Study')}__{config['configuration']}"
+            named = config["arms"][arm]
+            model = f"{named['trainer']}{config['length']}__{named.get('plans', 'Study')}__{config['configuration']}"
             for fold in entry["folds"]:
                 results = work / f"repetition_{entry['repetition']}" / data["folder"] / model
                 # the low-data folds 5 to 9 validate on the cases of 0 to 4
@@ -55,7 +53,7 @@ def runs(config: dict[str, Any], work: Path) -> Iterator[tuple[list[Any], dict[s
 
 
 def scores(data: dict[str, Any], folder: Path) -> Iterator[list[Any]]:
-    summary = json.loads((folder / "validation/summary.json").read_text())
+    summary = read_json(folder / "validation/summary.json")
     for case in summary["metric_per_case"]:
         name = Path(case["prediction_file"]).name.removesuffix(".nii.gz")
         cluster = re.fullmatch(data["cluster"], name)[1]
@@ -70,39 +68,30 @@ def curves(log: dict[str, list[float]]) -> Iterator[list[Any]]:
 
 
 def run(log: dict[str, list[float]], registered: str, work: Path, folder: Path) -> list[Any]:
-    about = describe_model(folder.parent, folder.name.removeprefix("fold_"))
-    fold, settings = int(folder.name.removeprefix("fold_")), about["selfreg"] or {}
-    splits = json.loads((work / "nnUNet_preprocessed" / about["dataset"] / "splits_final.json").read_text())
+    fold = folder.name.removeprefix("fold_")
+    training = describe_training(folder.parent, fold)
+    splits = json.loads((work / "nnUNet_preprocessed" / training["dataset"] / "splits_final.json").read_text())
     times = zip(log["epoch_start_timestamps"], log["epoch_end_timestamps"], strict=True)
     epochs = len(log["train_losses"])
-    iterations = epochs * int(json.loads((folder / "debug.json").read_text())["num_iterations_per_epoch"])
-    weights = [settings.get(name, 0) for name in ("lambda_scr", "lambda_ifd")]
+    iterations = epochs * int(read_json(folder / "debug.json")["num_iterations_per_epoch"])
+    weights = [(training["selfreg"] or {}).get(name, 0) for name in ("lambda_scr", "lambda_ifd")]
     seconds = round(epochs * median(end - start for start, end in times), 1)  # a pause counts in one epoch alone
     started = datetime.fromtimestamp(log["epoch_start_timestamps"][0], UTC).isoformat(timespec="seconds")
-    model = [registered, about["trainer"], about["plans"], about["network"], *weights]
-    return [*model, epochs, iterations, len(splits[fold]["train"]), started, seconds]
+    model = [registered, training["trainer"], training["plans"], training["network"], *weights]
+    return [*model, epochs, iterations, len(splits[int(fold)]["train"]), started, seconds]
 
 
-def copy_origin(config: dict[str, Any], work: Path, results: Path) -> None:
-    """The plans and folds of every data set, as nnU-Net read them, and the versions."""
-    for data in config["data"].values():
-        folder = work / "nnUNet_preprocessed" / data["folder"]
-        target = results / data["folder"]
-        for path in [*folder.glob("Study*.json"), *folder.glob("splits_final.json")]:
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target / path.name)
-    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    (results / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
+def stored(results: Path, name: str) -> pd.DataFrame:
+    """A table of the results, as text; without rows where there is none."""
+    path = results / f"{name}.csv"
+    if not path.is_file():
+        return pd.DataFrame(columns=COLUMNS[name], dtype=str)
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def read_rows(path: Path) -> dict[Key, list[list[Any]]]:
-    """The rows of a table by run; none where there is no file."""
-    rows: dict[Key, list[list[Any]]] = {}
-    if path.is_file():
-        with open(path, newline="") as file:
-            for row in list(csv.reader(file))[1:]:
-                rows.setdefault(tuple(row[: len(RUN)]), []).append(row)
-    return rows
+def keys(table: pd.DataFrame) -> pd.Series:
+    """What names the run of each row."""
+    return table[KEY].agg(" ".join, axis=1) if len(table) else pd.Series(dtype=str)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -114,31 +103,36 @@ def main(arguments: list[str] | None = None) -> None:
     parsed = parser.parse_args(arguments)
     work, results = parsed.work, parsed.results
     config = yaml.safe_load(parsed.study.read_text())
-    known = {name: read_rows(results / f"{name}.csv") for name in COLUMNS}
-    rows: dict[str, dict[Key, list[list[Any]]]] = {name: {} for name in COLUMNS}
+    known = {name: stored(results, name) for name in COLUMNS}
+    started = dict(zip(keys(known["runs"]), known["runs"]["started"], strict=True))
+    rows: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
+    order: dict[str, int] = {}
     for names, data, registered, folder in runs(config, work):
-        key = tuple(map(str, names))
+        key = " ".join(map(str, names))
+        order[key] = len(order)
         if not (folder / "validation/summary.json").is_file():
-            print("not finished:", *names)
-            for name in COLUMNS:
-                rows[name][key] = known[name].get(key, [])
+            print("not finished:", key)
             continue
         log = load_checkpoint(folder / "checkpoint_final.pth")["logging"]
-        rows["scores"][key] = [names + row for row in scores(data, folder)]
-        rows["curves"][key] = [names + row for row in curves(log)]
-        rows["runs"][key] = [names + run(log, registered, work, folder)]
-        stands = known["runs"].get(key, rows["runs"][key])[0][STARTED]
-        if stands != rows["runs"][key][0][STARTED] and not parsed.replace:
-            sys.exit(f"{results} holds another training of {' '.join(key)}; add --replace, or --results FOLDER")
-    results.mkdir(parents=True, exist_ok=True)
+        rows["scores"] += [names + row for row in scores(data, folder)]
+        rows["curves"] += [names + row for row in curves(log)]
+        rows["runs"].append(names + run(log, registered, work, folder))
+        now = rows["runs"][-1][COLUMNS["runs"].index("started")]
+        if started.get(key, now) != now and not parsed.replace:
+            sys.exit(f"{results} holds another training of {key}; add --replace, or --results FOLDER")
     for name, columns in COLUMNS.items():
-        with open(results / f"{name}.csv", "w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            elsewhere = (its_rows for key, its_rows in known[name].items() if key not in rows[name])
-            for its_rows in (*rows[name].values(), *elsewhere):
-                writer.writerows(its_rows)
-    copy_origin(config, work, results)
+        fresh = pd.DataFrame([list(map(str, row)) for row in rows[name]], columns=columns, dtype=str)
+        stays = known[name][~keys(known[name]).isin(keys(fresh)).to_numpy(bool)]
+        table = pd.concat([fresh, stays], ignore_index=True)
+        place = keys(table).map(lambda key: order.get(key, len(order)))  # runs from elsewhere come last
+        table = table.iloc[place.argsort(kind="stable")] if len(table) else table
+        write_text(results / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
+    for data in config["data"].values():
+        folder = work / "nnUNet_preprocessed" / data["folder"]
+        if folder.is_dir():
+            copy_files(folder, results / data["folder"], ["Study*.json", "splits_final.json"])
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    write_json(results / "versions.json", versions, indent=1)
 
 
 if __name__ == "__main__":

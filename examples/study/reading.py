@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from comparison import ARMS, BUDGET, DATASETS, PRIMARY, RUN, STOCK, Dataset, place
+from evidence import ARMS, BUDGET, DATASETS, KEY, PRIMARY, STOCK, Dataset, place
 
+from nnunetv2_selfreg.benchmarks.comparison import RUN, check_same_cases
 from nnunetv2_selfreg.errors import SelfRegError
 
 _TEXT = dict.fromkeys("dataset arm case cluster class registered trainer plans network started".split(), str)
 COLUMNS = {
-    "scores": [*RUN, "case", "cluster", "class", "dice"],
-    "curves": [*RUN, "epoch", "train_loss", "val_loss", "pseudo_dice", "scr", "ifd", "share"],
+    "scores": [*KEY, "case", "cluster", "class", "dice"],
+    "curves": [*KEY, "epoch", "train_loss", "val_loss", "pseudo_dice", "scr", "ifd", "share"],
     "runs": [
-        *RUN,
+        *KEY,
         *"registered trainer plans network lambda_scr lambda_ifd".split(),
         *"epochs iterations training_cases started seconds".split(),
     ],
@@ -35,7 +36,7 @@ def read_table(results: Path, name: str) -> pd.DataFrame:
     empty = {column: ["", "nan"] for column in columns if column not in _TEXT}
     try:
         table = pd.read_csv(path, usecols=columns, dtype=_TEXT, keep_default_na=False, na_values=empty)
-        table = table.astype({column: int if column in RUN else float for column in empty})
+        table = table.astype({column: int if column in KEY else float for column in empty})
     except ValueError as error:
         raise SelfRegError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     if table.empty:
@@ -52,14 +53,14 @@ def read_datasets(scores: pd.DataFrame, curves: pd.DataFrame, runs: pd.DataFrame
     """
     twice = scores[scores.duplicated(["dataset", "arm", "repetition", "case", "class"])]
     if len(twice):
-        raise SelfRegError(f"scores.csv holds a score twice: {_named(twice.iloc[0][[*RUN, 'case', 'class']])}")
+        raise SelfRegError(f"scores.csv holds a score twice: {_named(twice.iloc[0][[*KEY, 'case', 'class']])}")
     known = {
-        name: set(table[RUN].itertuples(index=False, name=None))
+        name: set(table[KEY].itertuples(index=False, name=None))
         for name, table in (("scores.csv", scores), ("curves.csv", curves), ("runs.csv", runs))
     }
-    for name, its in known.items():
-        if lacking := sorted(set().union(*known.values()) - its):
-            raise SelfRegError(f"{name} lacks the run {_named(dict(zip(RUN, lacking[0], strict=True)))}")
+    for name, there in known.items():
+        if lacking := sorted(set().union(*known.values()) - there):
+            raise SelfRegError(f"{name} lacks the run {_named(dict(zip(KEY, lacking[0], strict=True)))}")
     return [
         _dataset(name, scores[scores["dataset"] == name], runs[runs["dataset"] == name])
         for name in sorted(set(scores["dataset"]), key=place(DATASETS))
@@ -68,22 +69,19 @@ def read_datasets(scores: pd.DataFrame, curves: pd.DataFrame, runs: pd.DataFrame
 
 def _dataset(name: str, scores: pd.DataFrame, runs: pd.DataFrame) -> Dataset:
     classes = list(dict.fromkeys(scores["class"]))
-    arms = {}
-    for arm in sorted(set(scores["arm"]), key=place(ARMS)):
-        by_run = scores[scores["arm"] == arm].groupby(["repetition", "fold"])
-        arms[arm] = {
-            run: 100 * rows.pivot(index="case", columns="class", values="dice").reindex(columns=classes)
-            for run, rows in by_run
-        }
+    scores = scores.assign(value=100 * scores["dice"])
+    arms = {arm: scores[scores["arm"] == arm] for arm in sorted(set(scores["arm"]), key=place(ARMS))}
     if STOCK not in arms:
         raise SelfRegError(f"scores.csv has no {STOCK} arm of {name}: there is nothing to compare with")
-    described = dict(runs.set_index(["arm", "repetition", "fold"]).iterrows())
+    described = dict(runs.set_index(["arm", *RUN]).iterrows())
+    cases = scores.groupby(["arm", *RUN])["case"].unique()
     weights = {}
     for (arm, *run), row in described.items():
         weights[arm] = (row["lambda_scr"], row["lambda_ifd"])
-        if tuple(run) in arms[STOCK]:
+        if arm != STOCK and (STOCK, *run) in described:
             where = f"{name}, repetition {run[0]}, fold {run[1]}"
             _check_budget(row, described[(STOCK, *run)], where, arm)
+            check_same_cases(where, {arm: cases[(arm, *run)], STOCK: cases[(STOCK, *run)]})
     for column in _ALIKE:
         if len(found := sorted(set(runs[column]))) > 1:
             raise SelfRegError(
@@ -92,15 +90,14 @@ def _dataset(name: str, scores: pd.DataFrame, runs: pd.DataFrame) -> Dataset:
             )
     later = runs[(runs["registered"] == "no") & runs["arm"].isin([STOCK, PRIMARY])]
     added = frozenset(zip(later["repetition"], later["fold"], strict=True))
-    clusters = dict(zip(scores["case"], scores["cluster"], strict=True))
-    return Dataset(name, classes, arms, clusters, weights, added)
+    return Dataset(name, classes, arms, weights, added)
 
 
-def _check_budget(mine: pd.Series, its: pd.Series, where: str, arm: str) -> None:
+def _check_budget(mine: pd.Series, stock: pd.Series, where: str, arm: str) -> None:
     for column in BUDGET:
-        if mine[column] != its[column]:
+        if mine[column] != stock[column]:
             raise SelfRegError(
-                f"{where}: {arm} has {column} {mine[column]:g}, {STOCK} {its[column]:g}; train both alike"
+                f"{where}: {arm} has {column} {mine[column]:g}, {STOCK} {stock[column]:g}; train both alike"
             )
 
 

@@ -1,12 +1,16 @@
-"""The study's numbers as Markdown tables."""
+"""The study's numbers as Markdown tables, in the library's own format."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from comparison import MEAN, primary
+import pandas as pd
+from evidence import primary
 
-SPREAD = ("seconds a run", "over stock")
+from nnunetv2_selfreg.benchmarks import cells
+from nnunetv2_selfreg.benchmarks.cells import interval, number, plus_minus
+from nnunetv2_selfreg.benchmarks.comparison import MEAN
+
 _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -16,7 +20,7 @@ def sections(content: Mapping[str, Any]) -> dict[str, str]:
     parts |= {"last_epochs": _last_epochs(content["last_epochs"]), "cost": _cost(content["cost"])}
     if any(map(primary, content["datasets"].values())):
         parts = {"summary": _summary(content["datasets"])} | parts
-    return parts
+    return {name: f"{text}\n" for name, text in parts.items()}
 
 
 def page(parts: Mapping[str, str]) -> str:
@@ -32,9 +36,8 @@ def filled(text: str, parts: Mapping[str, str]) -> tuple[str, list[str]]:
         The text, and the names of the tables that it has no markers for.
     """
     names = [match[2] for match in _BLOCK.finditer(text)]
-    return _BLOCK.sub(lambda match: match[1] + parts.get(match[2], "") + match[3], text), [
-        name for name in parts if name not in names
-    ]
+    homeless = [name for name in parts if name not in names]
+    return _BLOCK.sub(lambda match: match[1] + parts.get(match[2], "") + match[3], text), homeless
 
 
 def _summary(datasets: Mapping[str, Any]) -> str:
@@ -45,156 +48,118 @@ def _summary(datasets: Mapping[str, Any]) -> str:
     )
     rows = []
     for name, part in datasets.items():
-        if about := primary(part):
-            found = about["classes"][MEAN]
-            selfreg, stock = map(_number, found["dice"])
-            difference, interval, p, *_ = _difference(found)
-            again = (_spread(noise["over_folds"][MEAN]) for noise in part["noise"])
-            over_folds = *_over_folds(about["over_folds"][MEAN]), ", ".join(again) or "-"
-            rows.append(
-                [name, len(about["runs"]), found["cases"], stock, selfreg, difference, interval, p, *over_folds]
-            )
-    return _grid(head.split(", "), rows) + "\n"
+        if compared := primary(part):
+            found = compared["classes"][MEAN]
+            again = ", ".join(_over_folds(noise, MEAN)[1] for noise in part["noise"]) or "-"
+            dice = number(found["other"]), number(found["mine"])
+            difference = *cells.difference(found)[:3], *_over_folds(compared, MEAN)
+            rows.append([name, len(compared["runs"]), found["cases"], *dice, *difference, again])
+    return _table(head, rows)
 
 
 def _dataset(part: Mapping[str, Any]) -> str:
-    blocks = [
-        "**Dice [%]**",
-        _grid(
-            ["arm", "class", "runs", "mean", "SD over folds", "SD over repetitions"],
-            (
-                [arm, name, len(about["runs"]), *map(_number, about["dice"][name].values())]
-                for arm, about in part["arms"].items()
-                for name in (MEAN, *part["classes"])
-            ),
-            text=2,
-        ),
-        "**Dice of each run [%], mean over classes**",
-        _each_dice(part["arms"]),
+    arms = [
+        [arm, name, len(found["runs"]), *map(number, found["dice"][name].values())]
+        for arm, found in part["arms"].items()
+        for name in (MEAN, *part["classes"])
     ]
-    compared = [*part["comparisons"], *part["noise"]]
-    if compared:
+    blocks = {
+        "Dice [%]": _table("arm, class, runs, mean, SD over folds, SD over repetitions", arms, text=2),
+        "Dice of each run [%], mean over classes": _each_dice(part["arms"]),
+    }
+    if compared := [*part["comparisons"], *part["noise"]]:
+        rows = [
+            [
+                *(shown["name"], _role(shown, name), name, len(shown["runs"])),
+                *(*cells.difference(found), found["clusters"], *_over_folds(shown, name)),
+            ]
+            for shown in compared
+            for name, found in shown["classes"].items()
+        ]
         head = (
-            "comparison, class, runs, difference, 95 % CI, p, better, worse, cases, clusters, 95 % CI over folds, "
+            f"comparison, role, class, runs, difference, {', '.join(cells.DIFFERENCE)}, clusters, 95 % CI over folds, "
             "mean ± SD over folds"
         )
-        blocks += [
-            "**Differences [Dice points]**",
-            _grid(
-                ["comparison", "role", *head.split(", ")[1:]],
-                (
-                    [
-                        *(about["name"], _role(about, name), name, len(about["runs"])),
-                        *_difference(found),
-                        *(found["clusters"], *_over_folds(about["over_folds"][name])),
-                    ]
-                    for about in compared
-                    for name, found in about["classes"].items()
-                ),
-                text=3,
-            ),
-            "**Differences of each run [Dice points]**",
-            _each_run(compared),
-        ]
+        blocks["Differences [Dice points]"] = _table(head, rows, text=3)
+        blocks["Differences of each run [Dice points]"] = _each_run(compared)
     if response := part["response"]:
         count = len(response["runs"])
-        blocks += [
-            f"**Weights [Dice points], all on the same {count} run{'s'[: count > 1]}, exploratory**",
-            _grid(
-                "comparison, lambda_scr, lambda_ifd, difference, 95 % CI, p, better, worse, cases".split(", "),
-                (
-                    [f"{arm} - stock", f"{found['lambda_scr']:g}", f"{found['lambda_ifd']:g}", *_difference(found)]
-                    for arm, found in response["arms"].items()
-                ),
-            ),
+        rows = [
+            [f"{arm} - stock", f"{found['lambda_scr']:g}", f"{found['lambda_ifd']:g}", *cells.difference(found)]
+            for arm, found in response["arms"].items()
         ]
-    return "\n\n".join(blocks) + "\n"
+        title = f"Weights [Dice points], all on the same {count} run{'s'[: count > 1]}, exploratory"
+        head = f"comparison, lambda_scr, lambda_ifd, difference, {', '.join(cells.DIFFERENCE)}"
+        blocks[title] = _table(head, rows)
+    return "\n\n".join(f"**{title}**\n\n{table}" for title, table in blocks.items())
 
 
 def _each_dice(arms: Mapping[str, Any]) -> str:
-    folds = sorted({run["fold"] for about in arms.values() for run in about["each_run"]})
-    rows = []
-    for arm, about in arms.items():
-        for repetition in sorted({run["repetition"] for run in about["each_run"]}):
-            found = {run["fold"]: run["dice"] for run in about["each_run"] if run["repetition"] == repetition}
-            rows.append([arm, repetition, *(_number(found.get(fold)) for fold in folds)])
-    return _grid(["arm", "repetition", *(f"fold {fold}" for fold in folds)], rows, text=2)
+    rows = [{"arm": arm, **run} for arm, found in arms.items() for run in found["each_run"]]
+    return _by_fold(rows, ["arm", "repetition"], "dice", ".2f")
 
 
 def _each_run(compared: Sequence[Mapping[str, Any]]) -> str:
-    folds = sorted({run["fold"] for about in compared for run in about["runs"]})
     rows = []
-    for about in compared:
-        repetitions = sorted({run["repetition"] for run in about["runs"]})
-        for name in (MEAN,) if about["role"] == "exploratory" else about["classes"]:
-            for repetition in repetitions:
-                found = {
-                    run["fold"]: run["difference"][name] for run in about["runs"] if run["repetition"] == repetition
-                }
-                label = "" if about["role"] == "noise" else repetition
-                rows.append([about["name"], name, label, *(_number(found.get(fold), "+.2f") for fold in folds)])
-            if len(repetitions) > 1:
-                means = about["over_folds"][name]["folds"]
-                rows.append([about["name"], name, "mean", *(_number(means.get(str(fold)), "+.2f") for fold in folds)])
-    return _grid(["comparison", "class", "repetition", *(f"fold {fold}" for fold in folds)], rows, text=3)
+    for shown in compared:
+        for name in (MEAN,) if shown["role"] == "exploratory" else shown["classes"]:
+            start = {"comparison": shown["name"], "class": name}
+            for run in shown["runs"]:
+                repetition = "" if shown["role"] == "noise" else run["repetition"]
+                gain = run["difference"][name]
+                rows.append({**start, "repetition": repetition, "fold": run["fold"], "difference": gain})
+            if len({run["repetition"] for run in shown["runs"]}) > 1:
+                folds = shown["over_folds"][name]["folds"].items()
+                rows += [{**start, "repetition": "mean", "fold": int(fold), "difference": gain} for fold, gain in folds]
+    return _by_fold(rows, ["comparison", "class", "repetition"], "difference", "+.2f")
+
+
+def _by_fold(rows: Sequence[Mapping[str, Any]], names: list[str], value: str, form: str) -> str:
+    """A table with a row for each combination of the names and a column for each fold."""
+    frame = pd.DataFrame(rows)
+    folds = sorted(frame["fold"].unique())
+    by_fold = [
+        [*key, *(number(found, form) for found in part.set_index("fold")[value].reindex(folds))]
+        for key, part in frame.groupby(names, sort=False)
+    ]
+    return _table(", ".join([*names, *(f"fold {fold}" for fold in folds)]), by_fold, len(names))
 
 
 def _last_epochs(rows: Iterable[Mapping[str, Any]]) -> str:
     head = "data set, arm, runs, pseudo Dice [%], its rise in the last epoch, training loss, validation loss"
-    cells = []
+    shown = []
     for row in rows:
-        dice = _number(row["pseudo_dice"]), _number(row["rise"], "+.2f")
         losses = (f"{row[name]:.3f}" for name in ("train_loss", "val_loss"))
-        cells.append([row["dataset"], row["arm"], row["runs"], *dice, *losses])
-    return _grid(head.split(", "), cells, text=2) + "\n"
+        dice = number(row["pseudo_dice"]), number(row["rise"], "+.2f")
+        shown.append([row["dataset"], row["arm"], row["runs"], *dice, *losses])
+    return _table(head, shown, text=2)
 
 
 def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = "data set, arm, runs, training cases, epochs, iterations, seconds a run, hours in all, over stock"
-    cells = []
+    head = (
+        "data set, arm, runs, training cases, epochs, iterations, seconds a run; median (range), hours in all, "
+        "over stock; median (range)"
+    )
+    shown = []
     for row in rows:
-        budget = (_range(row[name]) for name in ("training_cases", "epochs", "iterations"))
+        budget = (" to ".join(map(str, row[name])) for name in ("training_cases", "epochs", "iterations"))
         seconds = "{median:.0f} ({low:.0f} to {high:.0f})".format(**row["seconds"])
         over_stock = "{median:.2f} ({low:.2f} to {high:.2f})".format(**row["over_stock"]) if row["over_stock"] else ""
-        cells.append([row["dataset"], row["arm"], row["runs"], *budget, seconds, f"{row['hours']:.1f}", over_stock])
+        shown.append([row["dataset"], row["arm"], row["runs"], *budget, seconds, f"{row['hours']:.1f}", over_stock])
     runs, hours = (sum(row[name] for row in rows) for name in ("runs", "hours"))
-    cells.append(["all", "", runs, "", "", "", "", f"{hours:.1f}", ""])
-    titles = [title if title not in SPREAD else f"{title}, median (range)" for title in head.split(", ")]
-    return _grid(titles, cells, text=2) + "\n"
+    shown.append(["all", "", runs, "", "", "", "", f"{hours:.1f}", ""])
+    return _table(head, shown, text=2).replace(";", ",")
 
 
-def _grid(head: Sequence[str], rows: Iterable[Sequence[Any]], text: int = 1) -> str:
-    """A table whose first columns are text and the others numbers."""
-    align = ["---"] * text + ["---:"] * (len(head) - text)
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, align, *rows))
+def _table(head: str, rows: Iterable[Sequence[Any]], text: int = 1) -> str:
+    return cells.markdown(pd.DataFrame(list(rows), columns=head.split(", ")), text)
 
 
-def _role(about: Mapping[str, Any], name: str) -> str:
+def _role(compared: Mapping[str, Any], name: str) -> str:
     """What was registered as primary is the mean over classes alone."""
-    return "exploratory" if about["role"] == "primary" and name != MEAN else about["role"]
+    return "exploratory" if compared["role"] == "primary" and name != MEAN else compared["role"]
 
 
-def _difference(found: Mapping[str, Any]) -> list[str]:
-    interval = _interval(found)
-    p = "-" if found["p"] is None else "< 0.001" if found["p"] < 0.001 else f"{found['p']:.3f}"
-    return [_number(found["mean"], "+.2f"), interval, p, *(str(found[key]) for key in ("better", "worse", "cases"))]
-
-
-def _interval(found: Mapping[str, Any]) -> str:
-    return "-" if found["low"] is None else f"{_number(found['low'], '+.2f')} to {_number(found['high'], '+.2f')}"
-
-
-def _over_folds(found: Mapping[str, Any]) -> tuple[str, str]:
-    return _interval(found), _spread(found)
-
-
-def _spread(found: Mapping[str, Any]) -> str:
-    return _number(found["mean"], "+.2f") + (f" ± {found['sd']:.2f}" if found["sd"] is not None else "")
-
-
-def _number(value: float | None, form: str = ".2f") -> str:
-    return "-" if value is None else format(round(value, 2) + 0.0, form)  # + 0.0: no -0.00
-
-
-def _range(values: Sequence[int]) -> str:
-    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+def _over_folds(compared: Mapping[str, Any], name: str) -> tuple[str, str]:
+    found = compared["over_folds"][name]
+    return interval(found["low"], found["high"]), plus_minus(found["mean"], found["sd"], "+.2f")

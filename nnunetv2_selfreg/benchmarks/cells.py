@@ -11,24 +11,23 @@ DIFFERENCE = ("95 % CI", "p", "better", "worse", "cases")  # the columns after a
 
 def number(value: float | None, form: str = ".2f") -> str:
     """A number with two digits after the point; `-` where there is none."""
-    if value is None or isnan(value):
-        return "-"
-    return format(round(value, 2) + 0.0, form)  # + 0.0: no -0.00
+    return "-" if value is None or isnan(value) else format(round(value, 2) + 0.0, form)  # + 0.0: no -0.00
 
 
-def plus_minus(mean: float, sd: float, form: str = ".2f") -> str:
+def plus_minus(mean: float | None, sd: float | None, form: str = ".2f") -> str:
     """A mean with its standard deviation, if there is one."""
-    return number(mean, form) + ("" if isnan(sd) else f" ± {number(sd)}")
+    return " ± ".join([number(mean, form)] + [number(sd)] * (number(sd) != "-"))
 
 
-def interval(low: float, high: float) -> str:
+def interval(low: float | None, high: float | None) -> str:
     """Both ends of an interval of a difference; `-` where there is none."""
-    return "-" if isnan(low) else f"{number(low, '+.2f')} to {number(high, '+.2f')}"
+    ends = number(low, "+.2f"), number(high, "+.2f")
+    return "-" if "-" in ends else " to ".join(ends)
 
 
-def p_value(p: float) -> str:
+def p_value(p: float | None) -> str:
     """A p-value with three digits after the point."""
-    return "-" if isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "-" if p is None or isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def difference(row: Mapping[str, Any]) -> list[str]:

@@ -49,8 +49,12 @@ def compare(
         classes: What to compare; a class that nothing was scored for is NaN.
         margin: From which difference on a case counts as better or worse.
         higher_is_better: Whether a higher score is better.
+
+    Raises:
+        SelfRegError: The two scored different cases.
     """
     cases, others = by_case(mine, classes), by_case(other, classes)
+    check_same_cases("comparison", {"the first training": cases.index, "the second": others.index})
     clusters = mine.drop_duplicates("case").set_index("case")["cluster"][cases.index].to_numpy(str)
     over_cases = {}
     for name, columns in _columns(classes).items():

@@ -92,7 +92,9 @@ def colours_of(gains: Any, margin: float) -> Any:
     return np.where(is_beyond(gains, margin), BETTER, np.where(is_beyond(-gains, margin), WORSE, SAME))
 
 
-def interval(axis: Axes, place: float, found: Mapping[str, Any] | pd.Series, colour: str, label: str | None) -> None:
+def interval(
+    axis: Axes, place: float, found: Mapping[str, Any] | pd.Series, colour: str, label: str | None = None
+) -> None:
     """Draws a mean with its interval, if it has one."""
     axis.plot([place], numbers([found["mean"]]), "D-", color=colour, markersize=4, linewidth=1.2, label=label)
     axis.plot([place, place], numbers([found["low"], found["high"]]), "_-", color=colour, markersize=7, linewidth=1.2)
@@ -110,9 +112,9 @@ def new_plot(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def svg(figure: Figure) -> bytes:
-    """The plot as SVG, the same bytes in every run."""
+def svg(figure: Figure, description: str | None = None) -> bytes:
+    """The plot as SVG, the same bytes in every run; the description stands in its metadata."""
     picture = BytesIO()
     with rc_context({"svg.hashsalt": "nnunetv2-selfreg", "svg.fonttype": "path"}):
-        figure.savefig(picture, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(picture, format="svg", metadata={"Date": None, "Creator": None, "Description": description})
     return picture.getvalue()

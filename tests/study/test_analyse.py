@@ -13,8 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
 
-from analyse import main, rebuild
-from comparison import RUN, rounded
+from analyse import drawn_from, main, rebuild
+from evidence import KEY, rounded
 from reading import read_datasets, read_table
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ class Raw:
 
     def add(self, dataset, arm, repetition, fold, scores, seconds=100.0, epochs=2, registered="yes", network="n"):
         """Adds a run with its scores: by case, the Dice of each class, 0 to 1, or None."""
-        run = dict(zip(RUN, (dataset, arm, repetition, fold), strict=True))
+        run = dict(zip(KEY, (dataset, arm, repetition, fold), strict=True))
         for case, by_class in scores.items():
             for name, dice in by_class.items():
                 cluster = case.split("_")[0]
@@ -302,6 +302,22 @@ def test_check_names_what_would_change(raw, capsys):
     assert stopped.value.code == f"{table} would change"
 
 
+def test_a_plot_tells_what_it_was_drawn_from(raw):
+    """Other drawing of the same numbers is no change, other numbers are."""
+    raw.add("hippocampus", "stock", 0, 0, six())
+    raw.add("hippocampus", "selfreg", 0, 0, six([0.02] * 6))
+    raw.write()
+    folders = ["--results", str(raw.results), "--documentation", str(raw.documentation)]
+    main(folders)
+    plot = raw.documentation / "pictures" / "evidence" / "differences.svg"
+    plot.write_text(plot.read_text().replace("<path", "<path "))
+    main([*folders, "--check"])
+    raw.scores[0]["dice"] = 0.81
+    raw.write()
+    with pytest.raises(SystemExit, match=r"differences\.svg would change"):
+        main([*folders, "--check"])
+
+
 def test_rebuild_does_not_depend_on_the_process(raw):
     realistic(raw, epochs=3)
     raw.write()
@@ -359,7 +375,7 @@ def _not_a_number(raw):
             _other_network,
             "hippocampus holds runs with network m and n; give other networks and lengths",
         ),
-        (_other_cases, "hippocampus: repetition 0, fold 0 scores other cases"),
+        (_other_cases, "hippocampus, repetition 0, fold 0: stock lacks other, which selfreg has"),
         (_no_stock, "scores.csv has no stock arm of acdc"),
         (_not_described, "scores.csv lacks the run dataset hippocampus, arm stock, repetition 0, fold 3"),
         (_no_curve, "curves.csv lacks the run dataset hippocampus, arm stock, repetition 1, fold 0"),
@@ -383,24 +399,43 @@ def test_without_results_the_workflow_is_named(raw):
         main(["--results", str(raw.results)])
 
 
-def test_committed_results_are_rebuilt_byte_for_byte():
+def flat(content, place=""):
+    """Every number and word of a JSON file by its place."""
+    if isinstance(content, dict):
+        content = list(content.items())
+    elif isinstance(content, list):
+        content = list(enumerate(content))
+    else:
+        return {place: content}
+    return {key: value for name, part in content for key, value in flat(part, f"{place}/{name}").items()}
+
+
+def test_committed_results_are_what_the_raw_results_give():
+    """Numbers as numbers, to the last of the six digits that are kept; tables, which show fewer, as text."""
     files = rebuild(STUDY / "results", ROOT / "documentation")
-    assert {path.name: path.read_bytes() == text.encode() for path, text in files.items()} == dict.fromkeys(
-        (path.name for path in files), True
-    )
+    assert {path.suffix for path in files} == {".json", ".md", ".svg"}
+    for path, text in files.items():
+        if path.suffix == ".json":
+            now, committed = flat(json.loads(text)), flat(json.loads(path.read_text()))
+            assert list(now) == list(committed)
+            for place, value in committed.items():
+                is_number = isinstance(value, (int, float))
+                assert now[place] == (pytest.approx(value, rel=2e-6) if is_number else value), place
+        elif path.suffix == ".md":
+            assert text == path.read_text()
+        else:
+            assert drawn_from(text) == drawn_from(path.read_text())
+            assert len(drawn_from(text)) == 1
 
 
 def test_the_readme_says_what_the_results_are():
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    for about in json.loads((STUDY / "results" / "tables.json").read_text())["datasets"].values():
-        (primary,) = (each for each in about["comparisons"] if each["role"] == "primary")
-        over_patients, over_folds = primary["classes"]["mean"], primary["over_folds"]["mean"]
-        assert f"{over_patients['mean']:+.2f} points" in readme
-        for each in about["comparisons"]:
-            if each["name"] == "selfreg - stock, all":
-                assert f"{each['classes']['mean']['mean']:+.2f} " in readme
-        for found in (over_patients, over_folds):
-            assert f"{found['low']:+.2f} to {found['high']:+.2f}" in readme
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for part in json.loads((STUDY / "results" / "tables.json").read_text())["datasets"].values():
+        (primary,) = (each for each in part["comparisons"] if each["role"] == "primary")
+        over_cases, over_folds = primary["classes"]["mean"], primary["over_folds"]["mean"]
+        shown = [f"{over_cases['other']:.2f}", f"{over_cases['mean']:+.2f}"]
+        shown.append(f"{over_folds['low']:+.2f} to {over_folds['high']:+.2f}")
+        assert any(" | ".join(shown) in line for line in lines)
 
 
 def test_the_page_shows_what_is_there():

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
 
 import collect
+import pandas as pd
 import pytest
 import yaml
 
@@ -30,9 +31,9 @@ def test_runs_from_elsewhere_stay(tmp_path, capsys):
 def test_every_run_of_the_configuration_has_results():
     config = yaml.safe_load((STUDY / "config.yaml").read_text())
     expected = {tuple(map(str, names)): registered for names, _, registered, _ in collect.runs(config, STUDY)}
-    rows = collect.read_rows(STUDY / "results" / "runs.csv")
-    registered = collect.COLUMNS["runs"].index("registered")
-    assert {key: its_rows[0][registered] for key, its_rows in rows.items()} == expected
+    rows = pd.read_csv(STUDY / "results" / "runs.csv", dtype=str)
+    found = rows[["dataset", "arm", "repetition", "fold"]].itertuples(index=False, name=None)
+    assert dict(zip(found, rows["registered"], strict=True)) == expected
 
 
 def test_folds_are_by_patient():
@@ -55,7 +56,7 @@ def test_another_training_of_a_run_is_refused(tmp_path, monkeypatch):
     (tmp_path / "fold_0" / "validation").mkdir(parents=True)
     (tmp_path / "fold_0" / "validation" / "summary.json").touch()
     names, again = [*key[:2], *map(int, key[2:4])], key[4:]
-    again[collect.STARTED - 4] = "2030-01-01T00:00:00+00:00"
+    again[collect.COLUMNS["runs"].index("started") - 4] = "2030-01-01T00:00:00+00:00"
     monkeypatch.setattr(collect, "runs", lambda config, work: [(names, {}, "yes", tmp_path / "fold_0")])
     monkeypatch.setattr(collect, "load_checkpoint", lambda path: {"logging": {}})
     monkeypatch.setattr(collect, "scores", lambda data, folder: [])
