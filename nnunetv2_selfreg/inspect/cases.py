@@ -122,16 +122,17 @@ def prepare(files: CaseFiles, predictor: Any) -> PreparedCase:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "unreadable")
         raise SelfRegError(f"case {files.name} cannot be preprocessed: {reason}") from None
     patch_size = configuration.patch_size
-    image, labels = (
-        None if array is None else pad_nd_image(torch.as_tensor(array), patch_size, "constant", {"value": 0})
-        for array in (data, None if files.label is None else labels)
-    )
+
+    def padded(array: Any) -> Any:
+        return pad_nd_image(torch.as_tensor(array), patch_size, "constant", {"value": 0})
+
+    image = padded(data).float()
     spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
     spacing[-len(configuration.spacing) :] = configuration.spacing
     return PreparedCase(
         files.name,
-        image.float(),
-        None if labels is None else labels[0],
+        image,
+        None if files.label is None else padded(labels)[0],
         predictor._internal_get_sliding_window_slicers(image.shape[1:]),
         tuple(float(size) for size in spacing[-len(patch_size) :]),
     )

@@ -106,7 +106,8 @@ class Inspection:
         """
         rows: list[Row] = []
         areas = []
-        moments, relative = defaultdict(Moments), defaultdict(list)
+        moments: dict[str, Moments] = defaultdict(Moments)
+        relative: dict[str, list[Floats]] = defaultdict(list)
         for number, slicer in enumerate(tqdm(case.slicers, desc="patches", leave=False)):
             logits, maps = self.model.maps(self._patch(case, slicer))
             areas.append(
@@ -173,7 +174,8 @@ class Inspection:
             rows.append((name, target.name, IN_CLASS, in_class_share(heat[name], inside, counted)))
         if show:
             prediction = self.model.predicted(logits, target).cpu().numpy()
-            for number, at in enumerate(telling_slices(inside.sum((1, 2))) if inside.ndim == 3 else [...]):
+            slices: list[Any] = telling_slices(inside.sum((1, 2))) if inside.ndim == 3 else [...]
+            for number, at in enumerate(slices):
                 image, place = self._shown(case, slicer, at)
                 self.views[case.name, target.name, number] = GradCamView(
                     place,

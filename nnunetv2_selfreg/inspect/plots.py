@@ -151,7 +151,7 @@ def _grid(panels: int, columns: int, width: float, height: float) -> tuple[Figur
     for axis in axes.flat[panels:]:
         axis.set_visible(False)
     plot.align_ylabels(axes)
-    return plot, axes.flat[:panels]
+    return plot, list(axes.flat[:panels])
 
 
 def _draw_cases(axis: Any, values: pd.DataFrame, stages: Sequence[str], limits: tuple[float, float]) -> None:

@@ -75,40 +75,35 @@ def as_json(inspections: Sequence[Inspection], settings: Mapping[str, Any]) -> d
     return content
 
 
-def write_report(folder: Path, inspections: Sequence[Inspection], settings: Mapping[str, Any]) -> None:
-    """Writes `report.html`, `plots/*.png` and `values.json` into an empty folder; arguments as `as_json`."""
+def as_html(inspections: Sequence[Inspection], settings: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    """The report as one page that needs no other file; arguments as `as_json`, and base64 of the plots by name."""
     values, paired = _frames(inspections)
-    terms = {term.name: term.title for inspection in inspections for term in inspection.model.terms}
-    # two models may differ in their numbers of channels
-    compared = {IN_CLASS: "in-class share", "redundancy": "redundancy"}
-    compared |= {
-        "effective_rank_share": "effective rank / channels",
-        "partner_correlation": "correlation of IFD's pairs",
-    }
-    compared |= terms
-    (folder / PLOTS).mkdir()
-    pictures = {}
-    with style.context("default"):  # nnU-Net's own plot changes the global style
-        for name, plot in _plots(inspections, values, paired, terms, compared).items():
-            plot.savefig(folder / PLOTS / f"{name}.png", dpi=200)
-            pictures[name] = base64.b64encode((folder / PLOTS / f"{name}.png").read_bytes()).decode("ascii")
-    content = as_json(inspections, settings)
-    write_json(folder / VALUES, content, indent=1)
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True, trim_blocks=True
     )
-    page = pages.get_template("report.html.jinja").render(
-        content,
+    return pages.get_template("report.html.jinja").render(
+        as_json(inspections, settings),
         inspections=inspections,
-        terms=terms,
+        terms=_terms(inspections),
         patches_per_class=PATCHES_PER_CLASS,
-        findings=findings(inspections, paired, compared),
+        findings=findings(inspections, paired, _compared(inspections)),
         letters=[inspection.letter for inspection in inspections],
         cells=_cells(inspections, values) | _cells(inspections, paired),
-        **_tables(inspections, terms, compared),
+        **_tables(inspections),
         pictures=pictures,
     )
-    write_text(folder / PAGE, page)
+
+
+def write_report(folder: Path, inspections: Sequence[Inspection], settings: Mapping[str, Any]) -> None:
+    """Writes `report.html`, `plots/*.png` and `values.json` into an empty folder; arguments as `as_json`."""
+    (folder / PLOTS).mkdir()
+    pictures = {}
+    with style.context("default"):  # nnU-Net's own plot changes the global style
+        for name, plot in _plots(inspections).items():
+            plot.savefig(folder / PLOTS / f"{name}.png", dpi=200)
+            pictures[name] = base64.b64encode((folder / PLOTS / f"{name}.png").read_bytes()).decode("ascii")
+    write_json(folder / VALUES, as_json(inspections, settings), indent=1)
+    write_text(folder / PAGE, as_html(inspections, settings, pictures))
 
 
 def _is_report(folder: Path, values: str, plots: str) -> bool:
@@ -133,14 +128,21 @@ def _frames(inspections: Sequence[Inspection]) -> tuple[pd.DataFrame, pd.DataFra
     return values, differences(values, () if first == second else (STUDENTS,))
 
 
-def _plots(
-    inspections: Sequence[Inspection],
-    values: pd.DataFrame,
-    paired: pd.DataFrame,
-    terms: Mapping[str, str],
-    compared: Mapping[str, str],
-) -> dict[str, Figure]:
+def _terms(inspections: Sequence[Inspection]) -> dict[str, str]:
+    """The titles of the terms of all models, by name."""
+    return {term.name: term.title for inspection in inspections for term in inspection.model.terms}
+
+
+def _compared(inspections: Sequence[Inspection]) -> dict[str, str]:
+    """The titles of what two models are compared by; they may differ in their numbers of channels."""
+    titles = {IN_CLASS: "in-class share", "redundancy": "redundancy"}
+    titles |= {"effective_rank_share": "effective rank / channels", "partner_correlation": "correlation of IFD's pairs"}
+    return titles | _terms(inspections)
+
+
+def _plots(inspections: Sequence[Inspection]) -> dict[str, Figure]:
     """All plots by file name without suffix."""
+    (values, paired), terms = _frames(inspections), _terms(inspections)
     # without references a class may be predicted by one of the models only
     views = sorted(set().union(*(inspection.views for inspection in inspections)))
     plots = {f"grad_cam_{number:02d}": draw_grad_cam(inspections, which) for number, which in enumerate(views)}
@@ -164,19 +166,18 @@ def _plots(
         curves["mean_fg_dice"] = "pseudo Dice, mean of\nthe foreground classes"
         plots["training"] = draw_training(inspections, curves)
     if len(inspections) == 2:
-        titles = {title: name for name, title in compared.items() if name != IN_CLASS or is_seen}
+        titles = {title: name for name, title in _compared(inspections).items() if name != IN_CLASS or is_seen}
         labels = {f"B minus A:\n{title}".replace(" / ", "\nover "): (name, "") for title, name in titles.items()}
         plots["differences"] = draw_by_stage(inspections, paired, labels)
     return plots
 
 
-def _tables(
-    inspections: Sequence[Inspection], terms: Mapping[str, str], compared: Mapping[str, str]
-) -> dict[str, dict[str, Any]]:
+def _tables(inspections: Sequence[Inspection]) -> dict[str, dict[str, Any]]:
     """By table the rows' titles by stage, and the columns' titles, measures and classes."""
+    compared = _compared(inspections)
     stages = {stage: short(stage) for stage in inspections[0].model.stages}
-    students = {name: None for inspection in inspections for name in (*stages, *inspection.model.students)}
-    for stage in students:
+    students: dict[str, str] = {}
+    for stage in (*stages, *(student for each in inspections for student in each.model.students)):
         of = [inspection.letter for inspection in inspections if stage in inspection.model.students]
         everywhere = len(of) == len(inspections)
         students[stage] = short(stage) + ("*" if everywhere else f"* ({of[0]} only)" if of else "")
@@ -196,14 +197,16 @@ def _tables(
             + [(title, name, "") for name, title in paired.items()],
             "shares": classes,
             "channels": [(title, name, "") for name, title in channels.items()],
-            "losses": [(title, name, "") for name, title in terms.items()],
+            "losses": [(title, name, "") for name, title in _terms(inspections).items()],
         },
     }
 
 
-def _cells(inspections: Sequence[Inspection], values: pd.DataFrame) -> dict[tuple[str, ...], str]:
+def _cells(inspections: Sequence[Inspection], values: pd.DataFrame) -> dict[Any, str]:
     """The tables' texts by model, measure, stage and class: mean and standard deviation, and what is counted."""
-    cells = {(i.letter, "channels", stage, ""): str(grid[0]) for i in inspections for stage, grid in i.grids.items()}
+    cells: dict[Any, str] = {
+        (i.letter, "channels", stage, ""): str(grid[0]) for i in inspections for stage, grid in i.grids.items()
+    }
     # the share of the area stands below the in-class shares
     for key, row in summarise(values.replace({"measure": {AREA: IN_CLASS}})).set_index(["model", *KEYS]).iterrows():
         signed = key[0] == DIFFERENCE

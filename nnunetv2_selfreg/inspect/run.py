@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         SelfRegError: Something asked for is not there or does not fit, or the report cannot be written.
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = parse(arguments)
     if find_spec("captum") is None:
         raise SelfRegError('inspect needs captum: pip install "nnunetv2-selfreg[inspect]"')
     if parsed.cases < 1:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     output = parsed.output.expanduser().absolute()
     with new_folder(output, partial(may_replace, overwrite=parsed.overwrite)) as folder:
         try:
-            inspections, settings = _measure(parsed)
+            inspections, settings = measure(parsed)
         except OSError as error:
             raise SelfRegError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
         write_report(folder, inspections, settings)
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _measure(parsed: argparse.Namespace) -> "tuple[list[Inspection], dict[str, Any]]":
+def measure(parsed: argparse.Namespace) -> "tuple[list[Inspection], dict[str, Any]]":
     """Measures each model on each case.
 
     Returns:
@@ -90,7 +90,8 @@ def _measure(parsed: argparse.Namespace) -> "tuple[list[Inspection], dict[str, A
     }
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line after `nnUNetv2_selfreg inspect`."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_selfreg inspect",
         description="Writes a report on what the stages of a trained network look at (Grad-CAM) and how alike their "
@@ -116,4 +117,4 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda when there is one, else cpu")
     parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
-    return parser
+    return parser.parse_args(arguments)

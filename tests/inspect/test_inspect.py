@@ -6,6 +6,7 @@ import re
 import shutil
 import weakref
 import zlib
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -22,8 +23,10 @@ from nnunetv2_selfreg.compat import find_external_trainer
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
+from nnunetv2_selfreg.inspect.maps import draw_grad_cam
 from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws
-from nnunetv2_selfreg.inspect.model import open_model
+from nnunetv2_selfreg.inspect.model import InspectedModel
+from nnunetv2_selfreg.inspect.report import as_html, as_json
 from nnunetv2_selfreg.losses import draw_channels
 from nnunetv2_selfreg.model_folder import ModelFolder
 from nnunetv2_selfreg.settings import SelfRegSettings
@@ -45,14 +48,25 @@ STAGES = ["encoder.stages.0", "encoder.stages.1", "encoder.stages.2", "decoder.s
 
 
 def opened(folder):
-    return open_model(folder, None, "checkpoint_final.pth", "cpu")
+    return InspectedModel(folder, None, "checkpoint_final.pth", "cpu")
 
 
-def inspect(trained, output, *more, labels=True):
-    references = ["--labels", str(trained.labels)] if labels else []
+def command_line(trained, output, *more, labels=True):
+    references = ["--labels", trained.labels] if labels else []
     arguments = [trained.folder, "--images", trained.images, *references, "-o", output, "--device", "cpu", *more]
-    assert run.main([str(argument) for argument in arguments]) == 0
+    return [str(argument) for argument in arguments]
+
+
+def inspect(trained, output, *more):
+    """The values that the command writes."""
+    assert run.main(command_line(trained, output, *more)) == 0
     return json.loads((output / "values.json").read_text())
+
+
+def measure(trained, *more, labels=True):
+    """The values and the page that the command would write, the page without its plots."""
+    measured = run.measure(run.parse(command_line(trained, "nowhere", *more, labels=labels)))
+    return json.loads(json.dumps(as_json(*measured), allow_nan=False)), as_html(*measured, defaultdict(str))
 
 
 def value(model, measure, stage, target=""):
@@ -95,6 +109,8 @@ def test_the_report_is_one_file_with_its_pictures_in_it(flat_report):
     assert shown == pictures
     assert len(re.findall("src=", page)) == len(pictures)
     assert not re.search(r"https?:|<script|<link|@import|url\(", page)
+    for path in (output / "plots").iterdir():
+        assert Image.open(path).info["dpi"][0] == pytest.approx(200, abs=1)
     names = {path.stem for path in (output / "plots").iterdir()}
     assert {"in_class_share", "channel_similarity", "channels", "losses", "ranking", "training"} <= names
     assert sum(name.startswith("grad_cam") for name in names) == 2 * 3  # two cases shown, three classes
@@ -175,7 +191,8 @@ def test_the_students_are_those_of_the_plans_as_the_training_sees_them(flat, tmp
     settings = {"taps": "first_and_last", "encoder_stages": [0, 2]}
     folder = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES, selfreg=settings)
     trained = replace(flat, folder=folder)
-    (model,) = inspect(trained, tmp_path / "out", "--cases", "1")["models"]
+    content, page = measure(trained, "--cases", "1")
+    (model,) = content["models"]
     trained_model = opened(folder)
     network = trained_model.predictor.network.train().requires_grad_(True)  # neither dropout nor batch norm
     taps = StageTaps(network, SelfRegSettings.from_plans({"selfreg": settings}))
@@ -194,7 +211,6 @@ def test_the_students_are_those_of_the_plans_as_the_training_sees_them(flat, tmp
     assert value(model, "scr", "students")["by_case"]["case0"] == pytest.approx(np.mean(each))
     first_block = value(model, "ifd", "encoder.stages.0 first block")["by_case"]["case0"]
     assert first_block != value(model, "ifd", "encoder.stages.0")["by_case"]["case0"]
-    page = (tmp_path / "out" / "report.html").read_text()
     assert [name for name in ("E0*", "E1*", "E2*", "D0*", "E2 first block*") if f"<td>{name}</td>" in page] == [
         "E0*", "E2*", "D0*", "E2 first block*",
     ]  # fmt: skip
@@ -204,7 +220,7 @@ def test_draws_of_a_stage_do_not_hang_on_what_else_is_tapped(flat_report, flat, 
     """Both models of a comparison meet the same draws, whatever their students, and other ones in each patch."""
     more = {"taps": "first_and_last", "encoder_stages": [0, 2]}
     folder = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES, selfreg=more)
-    (model,) = inspect(replace(flat, folder=folder), tmp_path / "out")["models"]
+    (model,) = measure(replace(flat, folder=folder))[0]["models"]
     for name in STAGES[:-1]:
         expected = value(flat_report[1]["models"][0], "scr", name)["by_case"]
         assert value(model, "scr", name)["by_case"] == expected
@@ -289,8 +305,8 @@ def test_chance_is_the_class_s_share_of_the_patches_that_show_most_of_it(flat_re
 
 
 def test_a_model_differs_from_itself_by_nothing(flat, tmp_path):
-    content = inspect(flat, tmp_path / "out", "--compare", flat.folder, "--cases", "2")
-    assert content["cases"] == ["case0", "case2"]
+    content = inspect(flat, tmp_path / "out", "--compare", flat.folder, "--cases", "1")
+    assert content["cases"] == ["case0"]
     assert len(content["differences"]) > 40
     for difference in content["differences"]:
         assert all(value == 0 for value in difference["by_case"].values())
@@ -303,7 +319,8 @@ def test_a_model_differs_from_itself_by_nothing(flat, tmp_path):
 
 def test_cases_are_paired_with_another_model_of_other_plans(flat, tmp_path):
     other = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES, seed=1, patch_size=[40, 48])
-    content = inspect(flat, tmp_path / "out", "--compare", other, "--cases", "2")
+    content, _ = measure(flat, "--compare", other, "--cases", "2")
+    assert content["cases"] == ["case0", "case2"]
     first, second = content["models"]
     assert (first["stages"][0]["grid"], second["stages"][0]["grid"]) == ([32, 32], [40, 48])
     (found,) = (d for d in content["differences"] if (d["measure"], d["stage"]) == ("redundancy", "encoder.stages.2"))
@@ -323,35 +340,34 @@ def test_two_models_are_compared_on_the_first_fold_that_both_have(flat, tmp_path
             shutil.copytree(folder / "fold_0", folder / f"fold_{fold}")
         shutil.rmtree(folder / "fold_0")
         folders.append(folder)
-    content = inspect(replace(flat, folder=folders[0]), tmp_path / "out", "--compare", folders[1], "--cases", "1")
+    content, _ = measure(replace(flat, folder=folders[0]), "--compare", folders[1], "--cases", "1")
     assert [model["fold"] for model in content["models"]] == ["2", "2"]
 
 
-def test_without_references_the_prediction_is_explained(flat, tmp_path):
-    content = inspect(flat, tmp_path / "out", "--cases", "1", labels=False)
+def test_without_references_the_prediction_is_explained(flat):
+    content, page = measure(flat, "--cases", "1", labels=False)
     assert content["settings"]["reference"] is False
-    assert "own prediction" in (tmp_path / "out" / "report.html").read_text()
+    assert "own prediction" in page
 
 
-def test_three_dimensions_regions_channels_and_the_ignore_label(deep, tmp_path):
-    content = inspect(deep, tmp_path / "out", "--cases", "1")
+def test_three_dimensions_regions_channels_and_the_ignore_label(deep):
+    content, page = measure(deep, "--cases", "1")
     (model,) = content["models"]
     assert content["classes"] == ["heart", "LV"]
     assert model["stages"][2]["grid"] == [4, 8, 8]
     heart, ventricle = (value(model, "class_area", "input", name)["by_case"]["case0"] for name in ("heart", "LV"))
     assert heart > ventricle > 0  # a region is the union of its labels
-    assert "the first is shown" in (tmp_path / "out" / "report.html").read_text()
+    assert "the first is shown" in page
 
 
-def test_an_rgb_picture_is_one_file(pictures, tmp_path):
-    content = inspect(pictures, tmp_path / "out")
+def test_an_rgb_picture_is_one_file(pictures):
+    content, page = measure(pictures)
     assert content["cases"] == ["disc0", "disc1"]
     assert (content["settings"]["channels"], content["settings"]["shown_as"]) == (3, "RGB")
     area = value(content["models"][0], "class_area", "input", "disc")["by_case"]["disc0"]
     labels = np.asarray(Image.open(pictures.labels / "disc0.png"))
     windows = [labels[row : row + 32, column : column + 32].mean() for row in (0, 8) for column in (0, 16)]
     assert area == pytest.approx(np.mean(sorted(windows)[-3:]))
-    page = (tmp_path / "out" / "report.html").read_text()
     assert "shown as RGB" in page
 
 
@@ -370,6 +386,8 @@ def test_a_volume_is_shown_in_up_to_three_slices_of_each_class(deep):
         assert min(sizes) > 0
         assert max(sizes) == largest.sum((1, 2)).max()
         assert len({view.place for view in shown.values()}) == 3
+    plot = draw_grad_cam([inspection], ("case0", "LV", 2))
+    assert sum(axis.get_visible() and bool(axis.images) for axis in plot.axes) == len(STAGES) + 2
 
 
 def test_the_ignored_slice_counts_nowhere(deep):
@@ -402,7 +420,7 @@ def test_a_term_of_one_s_own_is_measured_like_the_built_in_ones(flat, tmp_path, 
     checkpoint = torch.load(path, weights_only=False)
     changes = {"trainer_name": "nnUNetTrainerSelfRegMine", "logging": {"mine": [2.0, 1.0]}}
     torch.save(checkpoint | changes, path)
-    content = inspect(flat, tmp_path / "out", "--compare", folder, "--cases", "1")
+    content, page = measure(flat, "--compare", folder, "--cases", "1")
     stock, model = content["models"]
     assert model["logging"]["mine"] == [2, 1]
     maps = maps_of(flat, "case0")
@@ -415,12 +433,11 @@ def test_a_term_of_one_s_own_is_measured_like_the_built_in_ones(flat, tmp_path, 
     each = [value(model, "mine", name)["by_case"]["case0"] for name in STAGES[1:-1]]
     expected = np.mean(each[:2]) + each[2]  # average="parts"
     assert value(model, "mine", "students")["by_case"]["case0"] == pytest.approx(expected)
-    page = (tmp_path / "out" / "report.html").read_text()
     assert "SCR, IFD, My term as the losses see them" in page
     assert "<th>My term, A</th><th>My term, B</th>" in page
 
 
-def test_one_patch_at_a_time(deep, tmp_path, monkeypatch):
+def test_one_patch_at_a_time(deep, monkeypatch):
     """As prediction does: no forward pass, Grad-CAM's included, sees more than one patch or begins with old maps."""
     shapes, kept = set(), []
     original = ModelFolder.predictor
@@ -438,7 +455,7 @@ def test_one_patch_at_a_time(deep, tmp_path, monkeypatch):
         return predictor
 
     monkeypatch.setattr(ModelFolder, "predictor", watched)
-    inspect(deep, tmp_path / "out", "--cases", "1")
+    measure(deep, "--cases", "1")
     assert shapes == {(1, 2, 8, 32, 32)}
 
 

@@ -170,10 +170,13 @@ def test_without_captum_the_extra_is_named(flat, tmp_path, capsys, monkeypatch):
     assert message.endswith('inspect needs captum: pip install "nnunetv2-selfreg[inspect]"')
 
 
-@pytest.fixture(params=[("values.json", "plots"), ("figures.json", "figures")], ids=["report", "old_report"])
+NAMES = [("values.json", "plots"), ("figures.json", "figures")]
+
+
+@pytest.fixture
 def report(request, tmp_path):
-    """A folder that holds what an earlier inspection wrote, by its names of today or of 0.1, and nothing else."""
-    values, plots = request.param
+    """A folder that holds what an earlier inspection wrote, by the names of today or at first."""
+    values, plots = getattr(request, "param", NAMES[0])
     output = tmp_path / "out"
     (output / plots).mkdir(parents=True)
     (output / plots / "channels.png").write_text("old")
@@ -182,6 +185,7 @@ def report(request, tmp_path):
     return output
 
 
+@pytest.mark.parametrize("report", NAMES[1:], indirect=True)
 def test_a_report_is_replaced_when_asked_for(flat, report, tmp_path, capsys):
     arguments = [flat.folder, "--images", flat.images / "case0", "-o", report]
     assert "exists already" in refusal(capsys, *arguments)
@@ -191,6 +195,7 @@ def test_a_report_is_replaced_when_asked_for(flat, report, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("report", NAMES, indirect=True, ids=["now", "at_first"])
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -220,6 +225,7 @@ def test_only_a_report_is_replaced(flat, report, capsys, name, text):
     assert {path: path.is_dir() or path.read_bytes() for path in report.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_swap_that_fails_midway_leaves_the_old_report(flat, report, tmp_path, capsys, monkeypatch):
     replace_file = os.replace
 
