@@ -269,15 +269,15 @@ def draw(results: list[dict], path: Path) -> None:
 
 def machine(device: torch.device) -> dict[str, str]:
     """What the figures were measured on."""
-    about = {
+    description = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "nnunetv2-selfreg": __version__,
         "python": platform.python_version(),
     }
     if device.type == "cuda":
-        about["cuda"] = str(torch.version.cuda)
-    return about
+        description["cuda"] = str(torch.version.cuda)
+    return description
 
 
 def main() -> None:
@@ -294,10 +294,10 @@ def main() -> None:
     for name in parsed.cases:
         print(f"measuring {name} ...", flush=True)
         results.append(measure(name, device, parsed.rounds, parsed.compile, ["stock", *parsed.variants]))
-    about = machine(device) | {"compiled": str(parsed.compile)}
-    parsed.output.write_text(json.dumps({"machine": about, "results": results}, indent=2) + "\n")
+    description = machine(device) | {"compiled": str(parsed.compile)}
+    parsed.output.write_text(json.dumps({"machine": description, "results": results}, indent=2) + "\n")
     draw(results, parsed.output.with_suffix(".png"))
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    print(", ".join(f"{name} {value}" for name, value in description.items()))
     print(table(results))
 
 

@@ -16,5 +16,5 @@ for kind, suffix in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
         if not (source / kind / (case + suffix)).is_file():
             sys.exit(f"{source / kind / (case + suffix)} is missing; the study's folds need it")
         shutil.copyfile(source / kind / (case + suffix), target / kind / (case + suffix))
-about = json.loads((source / "dataset.json").read_text())
-(target / "dataset.json").write_text(json.dumps(about | {"numTraining": len(cases)}, indent=4) + "\n")
+description = json.loads((source / "dataset.json").read_text())
+(target / "dataset.json").write_text(json.dumps(description | {"numTraining": len(cases)}, indent=4) + "\n")
