@@ -9,7 +9,7 @@ import pandas as pd
 
 from nnunetv2_selfreg.benchmarks.comparison import RUN, check_same_cases
 from nnunetv2_selfreg.benchmarks.metrics import METRICS
-from nnunetv2_selfreg.benchmarks.protocol import Protocol
+from nnunetv2_selfreg.benchmarks.protocol import TEST_SET, Protocol, PublishedRow
 from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
 from nnunetv2_selfreg.benchmarks.score import COLUMNS
 from nnunetv2_selfreg.errors import SelfRegError
@@ -96,6 +96,12 @@ class Pair:
         return [run for run in self.selfreg.sidecars if run in self.stock.sidecars]
 
     @property
+    def is_comparable(self) -> bool:
+        """Whether the stock arm is the SelfReg arm's own, with the same network and a run in common."""
+        related = self.stock.trainer == self.selfreg.stock and self.stock.network == self.selfreg.network
+        return related and bool(self.runs)
+
+    @property
     def incomplete(self) -> list[str]:
         """Everything for which the difference must be read with care."""
         lines = list(dict.fromkeys(self.selfreg.incomplete + self.stock.incomplete))
@@ -129,8 +135,18 @@ class Section:
     @property
     def pairs(self) -> list[Pair]:
         """Every SelfReg arm that has its stock arm here."""
-        pairs = (Pair(arm, other) for arm in self.arms for other in self.arms if _comparable(arm, other))
-        return [pair for pair in pairs if pair.runs]
+        pairs = (Pair(arm, other) for arm in self.arms for other in self.arms)
+        return [pair for pair in pairs if pair.is_comparable]
+
+    @property
+    def elsewhere(self) -> list[PublishedRow]:
+        """Published numbers of the same data under another protocol."""
+        return [row for row in self.definition.published if row.protocol != TEST_SET]
+
+    def published(self, rule: str, metric: str) -> list[PublishedRow]:
+        """The published numbers of the same test set, rule and metric."""
+        rows = self.definition.published
+        return [row for row in rows if (row.rule, row.metric, row.protocol) == (rule, metric, TEST_SET)]
 
 
 def read_results(folder: Path) -> list[Section]:
@@ -197,7 +213,3 @@ def _arms(table: pd.DataFrame, folds: int | None) -> list[Arm]:
             check_same_cases(arm.trainer, {first: arm.cases(first), other: arm.cases(other)})
         arms.append(arm)
     return sorted(arms, key=lambda arm: (arm.configuration, arm.stock is not None, arm.name))
-
-
-def _comparable(arm: Arm, other: Arm) -> bool:
-    return other.trainer == arm.stock and other.network == arm.network

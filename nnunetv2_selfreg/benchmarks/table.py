@@ -1,9 +1,10 @@
 """`table.md`, `table.tex`, `table.csv`, `table.json` and `table.html` of a folder of scored runs."""
 
+import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from nnunetv2_selfreg.benchmarks import cells, plots
-from nnunetv2_selfreg.benchmarks.comparison import MEAN
+from nnunetv2_selfreg.benchmarks.comparison import MEAN, by_case
 from nnunetv2_selfreg.benchmarks.metrics import METRICS, RULES
 from nnunetv2_selfreg.benchmarks.results import Arm, Section, epochs, read_results
-from nnunetv2_selfreg.benchmarks.summary import (
-    DIFFERENCE,
-    PUBLISHED,
-    SCORED,
-    Measure,
-    elsewhere,
-    measures,
-    table_csv,
-    table_json,
-)  # fmt: skip
+from nnunetv2_selfreg.benchmarks.summary import DIFFERENCE, PUBLISHED, SCORED, summarise
 from nnunetv2_selfreg.files import write_json, write_text
 
 DAGGER = "†"
@@ -50,125 +42,7 @@ _LATEX = {
 }
 
 
-@dataclass(frozen=True)
-class Grid:
-    """One table as text, for every format.
-
-    Attributes:
-        title: Metric, unit and rule.
-        cells: What is shown; the first column names the row.
-        rules: Numbers of the rows that a line is drawn above.
-    """
-
-    title: str
-    cells: pd.DataFrame
-    rules: Sequence[int] = ()
-
-    @property
-    def head(self) -> list[str]:
-        """The columns' heads."""
-        return list(self.cells)
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """The cells, row by row."""
-        return self.cells.to_numpy().tolist()
-
-
-@dataclass(frozen=True)
-class Page:
-    """One benchmark and protocol as text and plots, for the templates."""
-
-    section: Section
-    parts: Sequence[Measure]
-
-    @property
-    def title(self) -> str:
-        """Benchmark and protocol."""
-        return f"{self.section.definition.title}, {self.section.protocol}"
-
-    @property
-    def shown(self) -> list[str]:
-        """The columns of values; of one class its mean alone."""
-        classes = self.section.definition.classes
-        return [MEAN, *classes] if len(classes) > 1 else [MEAN]
-
-    @property
-    def warnings(self) -> list[str]:
-        """In what its rows and differences fall short of the protocol, each with whom it concerns."""
-        of_arms = _by_line((arm.name, arm.incomplete) for arm in self.section.arms)
-        of_pairs = _by_line((pair.name, pair.incomplete) for pair in self.section.pairs)
-        lines = of_arms | {line: names for line, names in of_pairs.items() if line not in of_arms}
-        return [f"{DAGGER} {line}: {'; '.join(names)}" for line, names in lines.items()]
-
-    @property
-    def footer(self) -> list[str]:
-        """Test set, statistics, and what each row is made of."""
-        protocol, arms = self.section.definition, self.section.arms
-        lines = [f"Test set: {protocol.split}. Mean over cases, then over classes; ± is the deviation over runs."]
-        if self.section.pairs:
-            lines.append(STATISTICS.format(unit=protocol.unit))
-        if any(part.published for part in self.parts):
-            lines.append(HONESTY)
-        lines += [_made_of(arm, protocol.unit) for arm in arms]
-        missing = _by_line((arm.name, [names]) for arm in arms if (names := ", ".join(_missing(arm))))
-        lines += [f"Missing in the test set: {names} ({'; '.join(rows)})." for names, rows in missing.items()]
-        for row in elsewhere(self.section):
-            value = cells.number(row.values[MEAN])
-            lines.append(f"Not comparable ({row.protocol}): {row.method} {value}, {row.source}.")
-        return lines
-
-    def grids(self, part: Measure) -> Iterator[Grid]:
-        """The tables of one rule and metric: the means, then the differences if there are any."""
-        metric = part.definition
-        title = f"{metric.title} [{metric.unit}], {RULES[part.rule]}"
-        title += "" if metric.higher_is_better else ", lower is better"
-        rows = []
-        for kind in (SCORED, PUBLISHED):
-            for number, (name, values) in enumerate(part.of(kind).groupby("name", sort=False), 1):
-                first = values.iloc[0]
-                label = f"published: {name} [{number}]" if kind == PUBLISHED else _marked(name, first["incomplete"])
-                shown = values.set_index("class").reindex(self.shown)[["value", "sd"]].itertuples(index=False)
-                runs = str(first["runs"]) if kind == SCORED else ""
-                rows.append([label, runs, *(cells.plus_minus(*pair) for pair in shown)])
-        scored = len(self.section.arms)
-        frame = pd.DataFrame(rows, columns=["", "runs", *self.shown])
-        yield Grid(title, frame, [scored] if len(rows) > scored else [])
-        differences = part.of(DIFFERENCE)
-        differences = differences[differences["class"].isin(self.shown)].rename(columns={"value": "mean"})
-        if len(differences):
-            labels = [
-                _marked(row["name"], row["incomplete"]) if row["class"] == MEAN else ""
-                for row in differences.to_dict("records")
-            ]
-            rows = [
-                [label, row["class"], *cells.difference(row)]
-                for label, row in zip(labels, differences.to_dict("records"), strict=True)
-            ]
-            head = ["", "class", f"difference [{metric.difference_unit}]", *cells.DIFFERENCE]
-            rules = [number for number, label in enumerate(labels) if label]
-            yield Grid(f"Difference in {title}", pd.DataFrame(rows, columns=head), rules[1:])
-
-    def notes(self, part: Measure) -> list[str]:
-        """What must be said below the tables of one rule and metric."""
-        rows = enumerate(part.published, 1)
-        lines = [f"[{number}] {row.method}: {row.source}; {row.caveat}." for number, row in rows]
-        if part.not_counted:
-            lines.append(f"Not counted by the rule: {part.not_counted} scores of a class in a case.")
-        return lines
-
-    def plots(self, part: Measure) -> Iterator[tuple[str, str]]:
-        """The plots of one rule and metric: caption, and SVG in base64."""
-        metric = METRICS[part.metric]
-        what = f"{metric.title}, {RULES[part.rule]}"
-        bars = plots.bars(part.of(SCORED), metric, self.shown)
-        yield f"{what}: mean by class; error bars: deviation over runs", b64encode(bars).decode()
-        better = "above 0 is better" if metric.higher_is_better else "below 0 is better"
-        for pair in self.section.pairs:
-            found = part.of(DIFFERENCE, pair.name).rename(columns={"value": "mean"}).set_index("class")
-            drawn = plots.differences(part.gains[pair.name], metric, found.loc[self.shown])
-            names = f"{pair.selfreg.name} minus {pair.stock.name}"
-            yield f"{what}: {names}, one point per case; {better}", b64encode(drawn).decode()
+Grid = tuple[str, pd.DataFrame, list[int]]  # title, cells, and the numbers of the rows that a line is drawn above
 
 
 def write_table(results: Path, output: Path) -> list[Path]:
@@ -184,19 +58,117 @@ def write_table(results: Path, output: Path) -> list[Path]:
     Raises:
         SelfRegError: The runs cannot be read, or runs that would share a table differ in their cases.
     """
-    pages = [Page(section, measures(section)) for section in read_results(results)]
-    texts = {ending: rendered(f"table.{ending}.jinja", pages) for ending in ("md", "tex")}
-    texts["csv"] = table_csv([part for page in pages for part in page.parts])
-    texts["html"] = rendered("table.html.jinja", pages)
-    paths = [output / f"table.{ending}" for ending in (*texts, "json")]
-    for path, text in zip(paths, texts.values(), strict=False):
-        write_text(path, text)
-    write_json(paths[-1], {"tables": [table_json(page.section, page.parts) for page in pages]})
+    sections = read_results(results)
+    tables = [summarise(section) for section in sections]
+    pages = [_page(section, table) for section, table in zip(sections, tables, strict=True)]
+    texts = {ending: _rendered(f"table.{ending}.jinja", pages) for ending in ("md", "tex", "html")}
+    texts["csv"] = pd.concat(tables).to_csv(index=False, lineterminator="\n")
+    paths = [output / f"table.{ending}" for ending in ("md", "tex", "csv", "html", "json")]
+    for path in paths[:-1]:
+        write_text(path, texts[path.suffix[1:]])
+    contents = [_content(section, table) for section, table in zip(sections, tables, strict=True)]
+    write_json(paths[-1], {"tables": contents})
     return paths
 
 
-def rendered(template: str, pages: Sequence[Page]) -> str:
-    """Fills one of the templates."""
+def _content(section: Section, table: pd.DataFrame) -> dict[str, Any]:
+    """What `table.json` holds of a section."""
+    names = ("name", "trainer", "plans", "configuration", "incomplete")
+    return {
+        "benchmark": section.benchmark,
+        "title": section.definition.title,
+        "protocol": section.protocol,
+        "arms": [{name: getattr(arm, name) for name in names} | {"runs": arm.sidecars} for arm in section.arms],
+        "rows": json.loads(table.to_json(orient="records", double_precision=15)),
+        "elsewhere": list(map(asdict, section.elsewhere)),
+    }
+
+
+def _page(section: Section, table: pd.DataFrame) -> dict[str, Any]:
+    """A section as text and plots, for the templates."""
+    classes = list(section.definition.classes)
+    shown = [MEAN, *classes] if len(classes) > 1 else [MEAN]
+    table = table[table["class"].isin(shown)]
+    arms = _by_line((arm.name, arm.incomplete) for arm in section.arms)
+    pairs = _by_line((pair.name, [line for line in pair.incomplete if line not in arms]) for pair in section.pairs)
+    return {
+        "title": f"{section.definition.title}, {section.protocol}",
+        "warnings": [f"{DAGGER} {line}: {'; '.join(names)}" for line, names in (arms | pairs).items()],
+        "parts": [
+            {
+                "grids": list(_grids(rule, metric, rows, shown)),
+                "notes": _notes(section, rule, metric, rows),
+                "plots": list(_plots(section, rule, metric, rows, shown)),
+            }
+            for (rule, metric), rows in table.groupby(["rule", "metric"], sort=False)
+        ],
+        "footer": _footer(section),
+    }
+
+
+def _grids(rule: str, name: str, rows: pd.DataFrame, shown: Sequence[str]) -> Iterator[Grid]:
+    """The tables of one rule and metric: the means, then the differences if there are any."""
+    metric = METRICS[name]
+    title = f"{metric.title} [{metric.unit}], {RULES[rule]}{'' if metric.higher_is_better else ', lower is better'}"
+    rows = rows.assign(cell=[cells.plus_minus(*pair) for pair in zip(rows["value"], rows["sd"], strict=True)])
+    lines = []
+    for kind in (SCORED, PUBLISHED):
+        for number, (label, values) in enumerate(rows[rows["kind"] == kind].groupby("name", sort=False), 1):
+            first, by_class = values.iloc[0], values.set_index("class")["cell"].reindex(shown, fill_value="-")
+            start = [_marked(label, first["incomplete"]), str(first["runs"])]
+            lines.append([*(start if kind == SCORED else [f"published: {label} [{number}]", ""]), *by_class])
+    scored = rows.loc[rows["kind"] == SCORED, "name"].nunique()
+    yield title, pd.DataFrame(lines, columns=["", "runs", *shown]), [scored] if len(lines) > scored else []
+    differences = rows[rows["kind"] == DIFFERENCE].rename(columns={"value": "mean"}).to_dict("records")
+    if differences:
+        labels = [_marked(row["name"], row["incomplete"]) if row["class"] == MEAN else "" for row in differences]
+        lines = [[label, row["class"], *cells.difference(row)] for label, row in zip(labels, differences, strict=True)]
+        head = ["", "class", f"difference [{metric.difference_unit}]", *cells.DIFFERENCE]
+        rules = [number for number, label in enumerate(labels) if label]
+        yield f"Difference in {title}", pd.DataFrame(lines, columns=head), rules[1:]
+
+
+def _notes(section: Section, rule: str, metric: str, rows: pd.DataFrame) -> list[str]:
+    """What must be said below the tables of one rule and metric."""
+    published = enumerate(section.published(rule, metric), 1)
+    lines = [f"[{number}] {row.method}: {row.source}; {row.caveat}." for number, row in published]
+    if not_counted := rows.loc[rows["class"] == MEAN, "not_counted"].sum():
+        lines.append(f"Not counted by the rule: {not_counted} scores of a class in a case.")
+    return lines
+
+
+def _plots(section: Section, rule: str, name: str, rows: pd.DataFrame, shown: list[str]) -> Iterator[tuple[str, str]]:
+    """The plots of one rule and metric: caption, and SVG in base64."""
+    metric = METRICS[name]
+    what = f"{metric.title}, {RULES[rule]}"
+    bars = plots.bars(rows[rows["kind"] == SCORED], metric, shown)
+    yield f"{what}: mean by class; error bars: deviation over runs", b64encode(bars).decode()
+    better = f"{'above' if metric.higher_is_better else 'below'} 0 is better"
+    for pair in section.pairs:
+        sides = [arm.of(rule, name, pair.runs) for arm in (pair.selfreg, pair.stock)]
+        selfreg, stock = (by_case(side, section.definition.classes) for side in sides)
+        found = rows[(rows["kind"] == DIFFERENCE) & (rows["name"] == pair.name)].set_index("class").loc[shown]
+        drawn = plots.differences(selfreg - stock, metric, found.rename(columns={"value": "mean"}))
+        names = f"{pair.selfreg.name} minus {pair.stock.name}"
+        yield f"{what}: {names}, one point per case; {better}", b64encode(drawn).decode()
+
+
+def _footer(section: Section) -> list[str]:
+    """Test set, statistics, and what each row is made of."""
+    protocol = section.definition
+    lines = [f"Test set: {protocol.split}. Mean over cases, then over classes; ± is the deviation over runs."]
+    lines += [STATISTICS.format(unit=protocol.unit)] if section.pairs else []
+    lines += [HONESTY] if len(protocol.published) > len(section.elsewhere) else []
+    lines += [_made_of(arm, protocol.unit) for arm in section.arms]
+    missing = _by_line((arm.name, [names]) for arm in section.arms if (names := ", ".join(_missing(arm))))
+    lines += [f"Missing in the test set: {names} ({'; '.join(rows)})." for names, rows in missing.items()]
+    for row in section.elsewhere:
+        value = cells.number(row.values[MEAN])
+        lines.append(f"Not comparable ({row.protocol}): {row.method} {value}, {row.source}.")
+    return lines
+
+
+def _rendered(template: str, pages: Sequence[Mapping[str, Any]]) -> str:
     # braces are LaTeX's own
     marks: Any = {"variable_start_string": "<<", "variable_end_string": ">>", "comment_start_string": "<#"}
     environment = Environment(

@@ -32,8 +32,16 @@ def tables(folder: Path) -> list[dict[str, Any]]:
 
 
 def measure(table: dict[str, Any], rule: str = "published", metric: str = "dice") -> dict[str, Any]:
-    found: dict[str, Any] = next(part for part in table["measures"] if (part["rule"], part["metric"]) == (rule, metric))
+    """The rows of one rule and metric by their kind and name, each by class."""
+    found: dict[str, Any] = {"scored": {}, "published": {}, "difference": {}}
+    for row in table["rows"]:
+        if (row["rule"], row["metric"]) == (rule, metric):
+            found[row["kind"]].setdefault(row["name"], {})[row["class"]] = row
     return found
+
+
+def count(table: dict[str, Any], kind: str) -> int:
+    return sum(row["kind"] == kind for row in table["rows"])
 
 
 def refusal(folder: Path) -> str:
@@ -50,18 +58,17 @@ def test_rows_are_means_over_cases_then_classes(tmp_path: Path, acdc_run: Runs) 
     (table,) = tables(tmp_path)
     part = measure(table)
     means = {}
-    for row, path in zip(part["rows"], (stock, selfreg), strict=True):
+    for row, path in zip(part["scored"].values(), (stock, selfreg), strict=True):
         frame = pd.read_csv(path).query("rule == 'published' and metric == 'dice'")
         by_class = 100 * frame.groupby("class")["value"].mean()
         means[path] = by_class.mean()
-        assert row["values"]["mean"] == {"mean": pytest.approx(by_class.mean()), "sd": None}
+        assert (row["mean"]["value"], row["mean"]["sd"]) == (pytest.approx(by_class.mean()), None)
         for name in ("RV", "Myo", "LV"):
-            assert row["values"][name]["mean"] == pytest.approx(by_class[name])
-    (pair,) = part["differences"]
-    assert pair["name"] == "nnUNetTrainerSelfReg - nnUNetTrainer, 2d, nnUNetPlans"
-    found = pair["classes"]["mean"]
-    assert found["mean"] == pytest.approx(means[selfreg] - means[stock])
-    assert found["low"] < found["mean"] < found["high"]
+            assert row[name]["value"] == pytest.approx(by_class[name])
+    assert list(part["difference"]) == ["nnUNetTrainerSelfReg - nnUNetTrainer, 2d, nnUNetPlans"]
+    found = part["difference"]["nnUNetTrainerSelfReg - nnUNetTrainer, 2d, nnUNetPlans"]["mean"]
+    assert found["value"] == pytest.approx(means[selfreg] - means[stock])
+    assert found["low"] < found["value"] < found["high"]
     assert (found["cases"], found["clusters"]) == (40, 20)
     shown = f"{means[selfreg]:.2f}"
     for ending in ("md", "tex", "html"):
@@ -75,9 +82,17 @@ def test_rows_are_means_over_cases_then_classes(tmp_path: Path, acdc_run: Runs) 
 def test_published_rows_stand_beside_their_own_metric_alone(tmp_path: Path, acdc_run: Runs) -> None:
     acdc_run(tmp_path, "nnUNetTrainer")
     (table,) = tables(tmp_path)
-    methods = [row["method"] for row in measure(table)["published"]]
-    assert methods == ["U-Net", "SelfReg-UNet", "SwinUnet", "SelfReg-SwinUnet", "MSVM-UNet", "nnFormer"]
-    assert all(not part["published"] for part in table["measures"] if part["rule"] == "nnunet")
+    assert list(measure(table)["published"]) == [
+        "U-Net",
+        "SelfReg-UNet",
+        "SwinUnet",
+        "SelfReg-SwinUnet",
+        "MSVM-UNet",
+        "nnFormer",
+    ]
+    assert {(row["rule"], row["metric"]) for row in table["rows"] if row["kind"] == "published"} == {
+        ("published", "dice")
+    }
     text = (tmp_path / "table.md").read_text()
     assert r"| published: SelfReg-SwinUnet \[4\] |  | 91.49 | 89.49 | 89.27 | 95.70 |" in text
     assert "checkpoint chosen on the test set" in text
@@ -103,7 +118,7 @@ def test_protocols_share_no_table(tmp_path: Path, acdc_run: Runs, given_run: Run
         ("GlaS", "each fold alone, 224 x 224"),
     ]
     assert [len(table["arms"]) for table in content] == [1, 1, 1]
-    assert not any(part["differences"] for table in content for part in table["measures"])
+    assert sum(count(table, "difference") for table in content) == 0
 
 
 def test_folds_give_a_deviation_and_are_averaged_before_they_are_compared(tmp_path: Path, given_run: Runs) -> None:
@@ -114,14 +129,15 @@ def test_folds_give_a_deviation_and_are_averaged_before_they_are_compared(tmp_pa
         given_run(tmp_path, "nnUNetTrainerSelfReg", IMAGES, gland(selfreg[fold]), fold=str(fold), **GLAS)
     (table,) = tables(tmp_path)
     part = measure(table)
-    for row, values in zip(part["rows"], (stock, selfreg), strict=True):
+    for row, values in zip(part["scored"].values(), (stock, selfreg), strict=True):
         means = 100 * values.mean(axis=1)
-        assert row["values"]["mean"] == {"mean": pytest.approx(means.mean()), "sd": pytest.approx(means.std(ddof=1))}
-        assert row["runs"] == 3
+        assert (row["mean"]["value"], row["mean"]["sd"]) == pytest.approx((means.mean(), means.std(ddof=1)))
+        assert row["mean"]["runs"] == 3
         assert f"{means.mean():.2f} ± {means.std(ddof=1):.2f}" in (tmp_path / "table.md").read_text()
     gain = 100 * (selfreg.mean(axis=0) - stock.mean(axis=0))
-    found = part["differences"][0]["classes"]["mean"]
-    assert found["mean"] == pytest.approx(gain.mean())
+    (pair,) = part["difference"].values()
+    found = pair["mean"]
+    assert found["value"] == pytest.approx(gain.mean())
     assert (found["better"], found["worse"], found["cases"]) == (np.sum(gain > 1), np.sum(gain < -1), 8)
 
 
@@ -145,9 +161,8 @@ def test_arms_are_compared_on_the_runs_that_both_have(
         given_run(tmp_path, "nnUNetTrainer", IMAGES, gland([level] * 8), fold=str(fold), **GLAS)
     for fold, level in enumerate(selfreg):
         given_run(tmp_path, "nnUNetTrainerSelfReg", IMAGES, gland([level] * 8), fold=str(fold), **GLAS)
-    pair = measure(tables(tmp_path)[0])["differences"][0]
-    assert pair["runs"] == ["fold 0", "fold 1"]
-    assert pair["classes"]["mean"]["mean"] == pytest.approx(3)
+    (pair,) = measure(tables(tmp_path)[0])["difference"].values()
+    assert (pair["mean"]["runs"], pair["mean"]["value"]) == (2, pytest.approx(3))
     assert "† compared on fold 0, fold 1 alone: nnUNetTrainerSelfReg - " in (tmp_path / "table.md").read_text()
 
 
@@ -156,9 +171,11 @@ def test_cases_that_a_rule_does_not_count_are_left_out_and_told(tmp_path: Path, 
     given_run(tmp_path, "nnUNetTrainer", IMAGES, gland(values), fold="0", **GLAS)
     given_run(tmp_path, "nnUNetTrainerSelfReg", IMAGES, gland([0.9] * 8), fold="0", **GLAS)
     part = measure(tables(tmp_path)[0], "nnunet")
-    assert part["rows"][0]["values"]["mean"]["mean"] == pytest.approx(80)
-    assert part["differences"][0]["classes"]["mean"]["cases"] == 6
-    assert part["not_counted"] == 2
+    stock, selfreg = part["scored"].values()
+    assert (stock["mean"]["value"], stock["mean"]["not_counted"]) == (pytest.approx(80), 2)
+    assert selfreg["mean"]["not_counted"] == 0
+    (pair,) = part["difference"].values()
+    assert pair["mean"]["cases"] == 6
     assert "Not counted by the rule: 2 scores" in (tmp_path / "table.md").read_text()
 
 
@@ -198,7 +215,7 @@ def test_footer_states_what_a_row_is_made_of(tmp_path: Path, acdc_run: Runs) -> 
 def test_one_arm_alone_has_no_difference(tmp_path: Path, acdc_run: Runs) -> None:
     acdc_run(tmp_path, "nnUNetTrainerSelfReg")
     (table,) = tables(tmp_path)
-    assert not any(part["differences"] for part in table["measures"])
+    assert count(table, "difference") == 0
     assert "Difference" not in (tmp_path / "table.md").read_text()
 
 
@@ -207,18 +224,15 @@ def test_plans_may_differ_in_selfreg_alone(tmp_path: Path, acdc_run: Runs) -> No
     acdc_run(tmp_path, "nnUNetTrainerSelfReg", plans="Strong")
     acdc_run(tmp_path, "nnUNetTrainerSelfReg", plans="Big", network="another")
     acdc_run(tmp_path, "nnUNetTrainerSelfReg_5epochs")
-    (pair,) = measure(tables(tmp_path)[0])["differences"]
-    assert (pair["selfreg"], pair["stock"]) == (
-        "nnUNetTrainerSelfReg, 2d, Strong",
-        "nnUNetTrainer, 2d, nnUNetPlans",
-    )
+    (name,) = measure(tables(tmp_path)[0])["difference"]
+    assert name == "nnUNetTrainerSelfReg, 2d, Strong - nnUNetTrainer, 2d, nnUNetPlans"
 
 
 def test_a_trainer_of_ones_own_is_paired_with_the_stock_trainer_it_is_made_of(tmp_path: Path, acdc_run: Runs) -> None:
     acdc_run(tmp_path, "nnUNetTrainer_5epochs", stock=None)
     acdc_run(tmp_path, "nnUNetTrainerMine", stock="nnUNetTrainer_5epochs")
-    (pair,) = measure(tables(tmp_path)[0])["differences"]
-    assert pair["name"] == "nnUNetTrainerMine - nnUNetTrainer_5epochs, 2d, nnUNetPlans"
+    (name,) = measure(tables(tmp_path)[0])["difference"]
+    assert name == "nnUNetTrainerMine - nnUNetTrainer_5epochs, 2d, nnUNetPlans"
 
 
 def test_different_epochs_are_marked(tmp_path: Path, acdc_run: Runs) -> None:
