@@ -68,7 +68,7 @@ def draw_grad_cam(inspections: Sequence[Inspection], which: tuple[str, str, int]
     handles = [Line2D([], [], linestyle="", label=title)]
     handles += [Line2D([], [], color=REFERENCE, label="outline of the reference")] * (first.reference is not None)
     handles += [Line2D([], [], color=PREDICTION, label="outline of the prediction")]
-    legend(plot, handles, inspections, linestyle="")
+    legend(plot, handles, inspections, coloured=False)
     return plot
 
 
@@ -81,7 +81,9 @@ def draw_similarity(inspections: Sequence[Inspection]) -> Figure:
             axis = axes[2 * block + row, column]
             axis.set_facecolor("0.6")  # constant channels have no correlation
             order = inspection.ranking(stage)
-            axis.imshow(inspection.correlation(stage)[np.ix_(order, order)], cmap=SIGNED, norm=norm, aspect="equal")
+            axis.imshow(
+                inspection.correlation[stage].value()[np.ix_(order, order)], cmap=SIGNED, norm=norm, aspect="equal"
+            )
             half = len(order) / 2 - 0.5
             axis.axhline(half, color="black", linewidth=0.6)
             axis.axvline(half, color="black", linewidth=0.6)
@@ -92,7 +94,7 @@ def draw_similarity(inspections: Sequence[Inspection]) -> Figure:
     bar.set_label("correlation over space, mean of the cases")
     plot.supxlabel("channel, from the most to the least important in IFD's ranking", fontsize=9)
     plot.supylabel("channel", fontsize=9)
-    legend(plot, [], inspections, linestyle="")
+    legend(plot, [], inspections, coloured=False)
     return plot
 
 

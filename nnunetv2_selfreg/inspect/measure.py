@@ -37,6 +37,9 @@ class Inspection:
         frames: A frame of values of each case.
         patches: How many patches each case has.
         grids: Each stage's channels and grid.
+        correlation: Of each stage's channels, `(C, C)`; NaN for constant channels.
+        importance: IFD's importance of each stage's channels, `(C,)`: a channel's mean over its root mean square, from
+            -1 to 1.
         views: Grad-CAM of the cases to show, by case, class and number.
     """
 
@@ -46,8 +49,8 @@ class Inspection:
         self.patches: dict[str, int] = {}
         self.grids: dict[str, tuple[int, ...]] = {}
         self.views: dict[tuple[str, str, int], GradCamView] = {}
-        self._correlation: dict[str, RunningMean] = defaultdict(RunningMean)
-        self._importance: dict[str, RunningMean] = defaultdict(RunningMean)
+        self.correlation: dict[str, RunningMean] = defaultdict(RunningMean)
+        self.importance: dict[str, RunningMean] = defaultdict(RunningMean)
 
     @property
     def label(self) -> str:
@@ -59,20 +62,9 @@ class Inspection:
         """The values of all cases, a frame as `values.py` describes it."""
         return pd.concat(self.frames, ignore_index=True)
 
-    def correlation(self, stage: str) -> Floats:
-        """A stage's channel correlation, the mean over the cases, `(C, C)`; NaN for channels constant in all."""
-        return self._correlation[stage].value()
-
-    def importance(self, stage: str) -> Floats:
-        """IFD's importance of a stage's channels, `(C,)`, the mean over the cases.
-
-        It is a channel's mean over its root mean square, from -1 to 1.
-        """
-        return self._importance[stage].value()
-
     def ranking(self, stage: str) -> NDArray[np.int64]:
         """A stage's channels from the most to the least important, `(C,)`."""
-        return np.argsort(-self.importance(stage), kind="stable")
+        return np.argsort(-self.importance[stage].value(), kind="stable")
 
     def add(self, case: PreparedCase, show: bool = False) -> None:
         """Measures a case.
@@ -123,8 +115,8 @@ class Inspection:
             del logits, maps  # before the next patch makes its own
         for stage in self.model.stages:
             correlation, mean = moments[stage].correlation(), np.mean(relative[stage], 0)
-            self._correlation[stage].add(correlation)
-            self._importance[stage].add(mean)
+            self.correlation[stage].add(correlation)
+            self.importance[stage].add(mean)
             found = channel_measures(correlation, np.argsort(-mean, kind="stable"))
             rows += [(stage, "", measure, value) for measure, value in found.items()]
         return rows, pd.DataFrame(areas)
@@ -134,18 +126,18 @@ class Inspection:
         (teacher,) = self.model.chosen.teacher
         rows = []
         for name, feature in maps.items():
-            for term in self.model.terms if name != teacher else ():
+            for measure, term in self.model.terms.items() if name != teacher else ():
                 step = Step(maps[teacher], stage_draws(case, number, name, feature.device))
-                rows.append((name, "", term.name, float(term.compute(feature, step).value)))
+                rows.append((name, "", measure, float(term.compute(feature, step).value)))
         return rows
 
     def _of_all_students(self, means: pd.DataFrame) -> pd.DataFrame:
         """Each term as the training adds it to the loss, before its weight."""
         rows = []
-        for term in self.model.terms:
-            by_stage = means[means["measure"] == term.name].set_index("stage")["value"]
+        for measure, term in self.model.terms.items():
+            by_stage = means[means["measure"] == measure].set_index("stage")["value"]
             students = torch.tensor(by_stage[list(self.model.students)].to_numpy())
-            rows.append((STUDENTS, "", term.name, float(term.mean(students, len(self.model.chosen.encoder)))))
+            rows.append((STUDENTS, "", measure, float(term.mean(students, len(self.model.chosen.encoder)))))
         return pd.DataFrame(rows, columns=means.columns)
 
     def _patch(self, case: PreparedCase, slicer: tuple[Any, ...]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.inspect.values import MEASURES
 from nnunetv2_selfreg.model_folder import ModelFolder, load_checkpoint
 from nnunetv2_selfreg.settings import KEY, STAGES, SelfRegSettings
 from nnunetv2_selfreg.taps import choose_students, named_stages
@@ -47,9 +48,10 @@ class InspectedModel:
         stages: The network's stages by name, in the order of the forward pass.
         chosen: The students and the teacher that the plans name.
         students: The students by name, the encoder's and then the decoder's.
-        terms: The terms to measure: the built-in ones and those of the model's trainer.
+        terms: The terms to measure, the built-in ones and those of the model's trainer, by the measure's name: the
+            term's own, or with `_term` where another measure has it.
         targets: The foreground classes or regions.
-        logging: Values per epoch by name, as far as the training logged them.
+        logging: Values per epoch by name or measure, as far as the training logged them.
         channels: How many channels an image has.
         is_natural: Whether the images are pictures such as PNG.
         is_rgb: Whether the images are pictures with three colours.
@@ -76,12 +78,15 @@ class InspectedModel:
         self.chosen = choose_students(network, settings)
         self.students = self.chosen.encoder | self.chosen.decoder
         terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
-        self.terms = list(terms.values())
+        self.terms = {f"{name}_term" if name in MEASURES else name: term for name, term in terms.items()}
         self.targets = _targets(self.predictor)
         content = load_checkpoint(file)
         self.epochs = int(content.get("current_epoch", 0))
-        logged, names = content.get("logging") or {}, (*terms, SHARE, "mean_fg_dice", "ema_fg_dice")
-        self.logging = {name: [float(value) for value in logged[name]] for name in names if logged.get(name)}
+        logged, others = content.get("logging") or {}, {name: name for name in (SHARE, "mean_fg_dice", "ema_fg_dice")}
+        names = {measure: term.name for measure, term in self.terms.items()} | others
+        self.logging = {
+            measure: [float(x) for x in logged[name]] for measure, name in names.items() if logged.get(name)
+        }
         self.channels = len(folder.dataset_json["channel_names"])
         self.is_natural = self.predictor.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
         self.is_rgb = self.is_natural and self.channels == 3

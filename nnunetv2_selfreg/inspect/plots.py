@@ -19,7 +19,7 @@ MARKERS = {"": "o", "A": "o", "B": "s", DIFFERENCE: "D"}
 
 
 def draw_by_stage(
-    inspections: Sequence[Inspection], values: pd.DataFrame, panels: Mapping[str, tuple[str, str]], columns: int = 1
+    inspections: Sequence[Inspection], values: pd.DataFrame, panels: Sequence[tuple[str, str, str]], columns: int = 1
 ) -> Figure:
     """Every case as a dot, and mean and standard deviation over cases, by stage; models beside each other.
 
@@ -28,7 +28,7 @@ def draw_by_stage(
     Args:
         inspections: One model, or the two of a comparison.
         values: A frame of values, of the models or of their differences.
-        panels: By the panel's label its measure and class.
+        panels: Of each panel the label, the measure and the class.
         columns: How many panels stand beside each other.
     """
     stages = list(inspections[0].model.stages)
@@ -39,7 +39,7 @@ def draw_by_stage(
         handles.append(Line2D([], [], color="0.5", marker="o", markersize=3, linestyle="", label="one case"))
         label = "mean and standard deviation over cases"
         handles.append(Line2D([], [], color="black", marker="D", markersize=5, label=label))
-    for axis, (label, (measure, target)) in zip(axes, panels.items(), strict=True):
+    for axis, (label, measure, target) in zip(axes, panels, strict=True):
         of_class = values[values["class"] == target]
         is_share = measure == IN_CLASS and not is_difference
         _draw_cases(axis, of_class[of_class["measure"] == measure], stages, (0, 1) if is_share else (-np.inf, np.inf))
@@ -59,7 +59,7 @@ def draw_by_stage(
         else:
             axis.set_ylim(0, 1.05 * high)
     plot.supxlabel("stage (E encoder, D decoder, in the order of the forward pass)", fontsize=10)
-    legend(plot, handles, inspections, **({"linestyle": ""} if is_difference else {"markers": MARKERS}))
+    legend(plot, handles, inspections, coloured=not is_difference)
     return plot
 
 
@@ -69,7 +69,7 @@ def draw_ranking(inspections: Sequence[Inspection]) -> Figure:
     for stage, (row, column) in places(inspections[0].model.stages).items():
         axis = axes[row, column]
         for inspection in inspections:
-            ranked = inspection.importance(stage)[inspection.ranking(stage)]
+            ranked = inspection.importance[stage].value()[inspection.ranking(stage)]
             ranks = (np.arange(len(ranked)) + 0.5) / len(ranked)
             axis.plot(ranks, ranked, color=COLOURS[inspection.letter], linewidth=1.5)
         axis.axvline(0.5, color="black", linewidth=0.6)
@@ -79,7 +79,7 @@ def draw_ranking(inspections: Sequence[Inspection]) -> Figure:
         axis.set_title(short(stage), fontsize=9)
     plot.supylabel("importance: mean over\nroot mean square", fontsize=9)
     plot.supxlabel("rank over the number of channels; IFD compares the halves on both sides of the line", fontsize=9)
-    legend(plot, [], inspections, linewidth=2)
+    legend(plot, [], inspections)
     return plot
 
 
@@ -98,7 +98,7 @@ def draw_training(inspections: Sequence[Inspection], labels: Mapping[str, str]) 
         axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.supxlabel("epoch", fontsize=10)
-    legend(plot, [], inspections, linewidth=2)
+    legend(plot, [], inspections)
     return plot
 
 
@@ -126,19 +126,13 @@ def stage_grid(
     return plot, axes
 
 
-def legend(
-    plot: Figure,
-    handles: Sequence[Line2D],
-    inspections: Sequence[Inspection],
-    markers: Mapping[str, str] | None = None,
-    **line: Any,
-) -> None:
-    """Above the panels the given handles and, in a comparison, what each model looks like."""
-    models = [
-        Line2D([], [], color=COLOURS[i.letter], label=i.label, marker=markers and markers[i.letter], **line)
-        for i in inspections
-    ]
-    shown = [*handles, *(models if len(inspections) > 1 else [])]
+def legend(plot: Figure, handles: Sequence[Line2D], inspections: Sequence[Inspection], coloured: bool = True) -> None:
+    """Above the panels the given handles and, in a comparison, the models' names, with their colours if shown so."""
+    shown = list(handles)
+    for inspection in inspections if len(inspections) > 1 else ():
+        line, marker = ("-", MARKERS[inspection.letter]) if coloured else ("", "")
+        colour = COLOURS[inspection.letter]
+        shown.append(Line2D([], [], color=colour, linestyle=line, marker=marker, label=inspection.label))
     if shown:
         plot.legend(handles=shown, loc="outside upper left", ncols=1, frameon=False, fontsize=9)
 

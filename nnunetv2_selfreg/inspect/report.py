@@ -129,8 +129,8 @@ def _frames(inspections: Sequence[Inspection]) -> tuple[pd.DataFrame, pd.DataFra
 
 
 def _terms(inspections: Sequence[Inspection]) -> dict[str, str]:
-    """The titles of the terms of all models, by name."""
-    return {term.name: term.title for inspection in inspections for term in inspection.model.terms}
+    """The titles of the terms of all models, by measure."""
+    return {name: term.title for inspection in inspections for name, term in inspection.model.terms.items()}
 
 
 def _compared(inspections: Sequence[Inspection]) -> dict[str, str]:
@@ -148,27 +148,30 @@ def _plots(inspections: Sequence[Inspection]) -> dict[str, Figure]:
     plots = {f"grad_cam_{number:02d}": draw_grad_cam(inspections, which) for number, which in enumerate(views)}
     is_seen = IN_CLASS in set(values["measure"])
     if is_seen:
-        targets = [target.name for target in inspections[0].model.targets]
-        shares = {f"{name}: share of the map's\nmass inside the class": (IN_CLASS, name) for name in targets}
-        plots["in_class_share"] = draw_by_stage(inspections, values, shares, min(3, len(targets)))
-    channels = {
-        "redundancy: mean absolute\noff-diagonal correlation": ("redundancy", ""),
-        "effective rank\nover the number of channels": ("effective_rank_share", ""),
-        "mean correlation of the\nchannel pairs that IFD compares": ("partner_correlation", ""),
+        classes = [target.name for target in inspections[0].model.targets]
+        shares = [(f"{name}: share of the map's\nmass inside the class", IN_CLASS, name) for name in classes]
+        plots["in_class_share"] = draw_by_stage(inspections, values, shares, min(3, len(classes)))
+    channels = [
+        ("redundancy: mean absolute\noff-diagonal correlation", "redundancy", ""),
+        ("effective rank\nover the number of channels", "effective_rank_share", ""),
+        ("mean correlation of the\nchannel pairs that IFD compares", "partner_correlation", ""),
+    ]
+    losses = [(f"{title},\nunweighted", name, "") for name, title in terms.items()]
+    plots |= {
+        "channel_similarity": draw_similarity(inspections),
+        "channels": draw_by_stage(inspections, values, channels),
+        "losses": draw_by_stage(inspections, values, losses),
+        "ranking": draw_ranking(inspections),
     }
-    plots["channel_similarity"] = draw_similarity(inspections)
-    plots["channels"] = draw_by_stage(inspections, values, channels)
-    plots["losses"] = draw_by_stage(inspections, values, {f"{terms[name]},\nunweighted": (name, "") for name in terms})
-    plots["ranking"] = draw_ranking(inspections)
     if any(inspection.model.logging for inspection in inspections):
         curves = {name: f"{title}, mean over\nthe epoch, unweighted" for name, title in terms.items()}
         curves[SHARE] = "share of the weighted\nterms in the loss [%]"
         curves["mean_fg_dice"] = "pseudo Dice, mean of\nthe foreground classes"
         plots["training"] = draw_training(inspections, curves)
     if len(inspections) == 2:
-        titles = {title: name for name, title in _compared(inspections).items() if name != IN_CLASS or is_seen}
-        labels = {f"B minus A:\n{title}".replace(" / ", "\nover "): (name, "") for title, name in titles.items()}
-        plots["differences"] = draw_by_stage(inspections, paired, labels)
+        titles = {name: title.replace(" / ", "\nover ") for name, title in _compared(inspections).items()}
+        panels = [(f"B minus A:\n{titles[name]}", name, "") for name in titles if name != IN_CLASS or is_seen]
+        plots["differences"] = draw_by_stage(inspections, paired, panels)
     return plots
 
 
@@ -235,7 +238,7 @@ def _model_as_json(inspection: Inspection) -> dict[str, Any]:
                 "grid": list(inspection.grids[stage][1:]),
                 "student": stage in model.students,
                 "ranking": inspection.ranking(stage).tolist(),
-                "importance": inspection.importance(stage).tolist(),
+                "importance": inspection.importance[stage].value().tolist(),
             }
             for stage in model.stages
         ],

@@ -11,6 +11,9 @@ import pandas as pd
 
 STUDENTS, INPUT = "students", "input"
 IN_CLASS, AREA, NO_MASS = "in_class_share", "class_area", "maps_without_mass"
+# what is measured beside the terms
+CHANNEL_MEASURES = ("redundancy", "effective_rank", "effective_rank_share", "partner_correlation", "constant_channels")
+MEASURES = (IN_CLASS, AREA, NO_MASS, *CHANNEL_MEASURES)
 DIFFERENCE = "B - A"  # the model of a frame of differences
 KEYS = ["measure", "stage", "class"]
 

@@ -42,7 +42,7 @@ def mine(student, teacher):
 
 
 class nnUNetTrainerSelfRegMine(nnUNetTrainerSelfReg):
-    terms = (own_term("mine", mine, weight=1.0, average="parts", title="My term"),)
+    terms = (own_term("mine", mine, weight=1.0, average="parts", title="My term"), own_term("redundancy", mine, 0.1))
 """
 STAGES = ["encoder.stages.0", "encoder.stages.1", "encoder.stages.2", "decoder.stages.0", "decoder.stages.1"]
 
@@ -157,10 +157,10 @@ def test_ranking_and_similarity_are_means_over_the_cases(flat):
     for stage in STAGES:
         voxels = [np.concatenate([m[0].reshape(m.shape[1], -1) for m in maps[stage]], 1) for maps in each]
         expected = np.mean([np.corrcoef(part.astype(np.float64)) for part in voxels], 0)
-        np.testing.assert_allclose(inspection.correlation(stage), expected, atol=1e-4)
+        np.testing.assert_allclose(inspection.correlation[stage].value(), expected, atol=1e-4)
         means = [[m[0].mean((1, 2)) / np.sqrt((m[0] ** 2).mean((1, 2))) for m in maps[stage]] for maps in each]
         expected = np.mean([np.mean(part, 0) for part in means], 0)
-        np.testing.assert_allclose(inspection.importance(stage), expected, atol=1e-4)
+        np.testing.assert_allclose(inspection.importance[stage].value(), expected, atol=1e-4)
         assert inspection.ranking(stage).tolist() == sorted(range(len(expected)), key=lambda i: -expected[i])
 
 
@@ -433,7 +433,10 @@ def test_a_term_of_one_s_own_is_measured_like_the_built_in_ones(flat, tmp_path, 
     each = [value(model, "mine", name)["by_case"]["case0"] for name in STAGES[1:-1]]
     expected = np.mean(each[:2]) + each[2]  # average="parts"
     assert value(model, "mine", "students")["by_case"]["case0"] == pytest.approx(expected)
-    assert "SCR, IFD, My term as the losses see them" in page
+    assert "SCR, IFD, My term, redundancy as the losses see them" in page
+    # a name that another measure has
+    assert value(model, "redundancy_term", STAGES[1])["by_case"] == value(model, "mine", STAGES[1])["by_case"]
+    assert value(model, "redundancy", STAGES[1])["by_case"] == value(stock, "redundancy", STAGES[1])["by_case"]
     assert "<th>My term, A</th><th>My term, B</th>" in page
 
 

@@ -28,7 +28,7 @@ def inspection(letter="", shift=0.0):
     """Made-up values of three cases; in-class shares near 0 and 1 with a large spread."""
     model = SimpleNamespace(
         folder=SimpleNamespace(name=f"nnUNetTrainer__Plans{letter}__2d", dataset="Dataset001_Made"),
-        fold="0", epochs=5, students={}, logging={}, terms=BUILT_IN, is_natural=False,
+        fold="0", epochs=5, students={}, logging={}, terms={term.name: term for term in BUILT_IN}, is_natural=False,
         stages=dict.fromkeys(STAGES), targets=[SimpleNamespace(name=target) for target in CLASSES],
     )  # fmt: skip
     made = Inspection(model, letter)
@@ -42,8 +42,8 @@ def inspection(letter="", shift=0.0):
             shares = (0, 0, 0.5) if stage.startswith("encoder") else (1, 1, 0.5)
             rows += by_case(stage, target, "in_class_share", *shares)
             rows += by_case(stage, target, "maps_without_mass", 2, 1, 0)
-        made._correlation[stage].add(np.eye(4))
-        made._importance[stage].add(np.arange(4.0))
+        made.correlation[stage].add(np.eye(4))
+        made.importance[stage].add(np.arange(4.0))
     for target in CLASSES:
         rows += by_case("input", target, "class_area", 0.1, 0.1, 0.1)
     made.frames.append(pd.DataFrame(rows, columns=["case", "stage", "class", "measure", "value"]).assign(model=letter))
@@ -78,7 +78,7 @@ def bars(axis):
 
 def test_error_bars_of_shares_end_at_nothing_and_all():
     made = inspection()
-    (axis,) = draw_by_stage([made], made.values, {"RV": ("in_class_share", "RV")}).axes
+    (axis,) = draw_by_stage([made], made.values, [("RV", "in_class_share", "RV")]).axes
     ends = bars(axis)
     assert len(ends) == len(STAGES)
     # mean 1/6 and standard deviation 0.29 in the encoder, 5/6 in the decoder
@@ -89,13 +89,13 @@ def test_error_bars_of_shares_end_at_nothing_and_all():
 
 def test_error_bars_of_other_measures_are_whole():
     made = inspection()
-    (axis,) = draw_by_stage([made], made.values, {"pairs": ("partner_correlation", "")}).axes
+    (axis,) = draw_by_stage([made], made.values, [("pairs", "partner_correlation", "")]).axes
     np.testing.assert_allclose(bars(axis)[0], [0.4, 0.6])
 
 
 def test_differences_are_drawn_around_nothing():
     paired = differences(values_of(pair()))
-    labels = {"redundancy": ("redundancy", ""), "shares": ("in_class_share", "")}
+    labels = [("redundancy", "redundancy", ""), ("shares", "in_class_share", "")]
     redundancy, shares = draw_by_stage(pair(), paired, labels).axes
     assert redundancy.get_ylabel() == "redundancy"
     assert redundancy.get_ylim()[0] < 0
@@ -105,7 +105,7 @@ def test_differences_are_drawn_around_nothing():
 
 def test_a_difference_of_rounding_does_not_fill_its_panel():
     paired = differences(values_of([inspection("A"), inspection("B", 1e-9)]))
-    (axis,) = draw_by_stage(pair(), paired, {"redundancy": ("redundancy", "")}).axes
+    (axis,) = draw_by_stage(pair(), paired, [("redundancy", "redundancy", "")]).axes
     assert axis.get_ylim() == (-0.001, 0.001)
 
 
