@@ -141,9 +141,10 @@ def _grid(panels: int, columns: int, width: float, height: float) -> tuple[Figur
     """A plot of that width with so many panels of that height, in inches."""
     rows = -(-panels // columns)
     plot = Figure(figsize=(width, height * rows + 0.8), layout="constrained")
-    axes = plot.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[panels:]:
-        axis.set_visible(False)
+    axes = plot.subplots(rows, columns, squeeze=False, sharex=True)
+    for number, axis in enumerate(axes.flat):
+        axis.set_visible(number < panels)
+        axis.tick_params(labelbottom=True)
     plot.align_ylabels(axes)
     return plot, list(axes.flat[:panels])
 

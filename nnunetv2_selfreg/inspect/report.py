@@ -170,6 +170,7 @@ def _plots(inspections: Sequence[Inspection]) -> dict[str, Figure]:
         plots["training"] = draw_training(inspections, curves)
     if len(inspections) == 2:
         titles = {name: title.replace(" / ", "\nover ") for name, title in _compared(inspections).items()}
+        titles[IN_CLASS] += ",\nmean of the classes"
         panels = [(f"B minus A:\n{titles[name]}", name, "") for name in titles if name != IN_CLASS or is_seen]
         plots["differences"] = draw_by_stage(inspections, paired, panels)
     return plots
