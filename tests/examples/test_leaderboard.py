@@ -121,7 +121,8 @@ def finish(run: list[str], folder: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-@pytest.mark.parametrize("only", [["acdc"], pytest.param(["acdc", "glas224"], marks=pytest.mark.slow)], ids="-".join)
+@pytest.mark.slow
+@pytest.mark.parametrize("only", [["acdc"], ["acdc", "glas224"]], ids="-".join)
 def test_smoke_run_killed_and_resumed(tmp_path: Path, stock_trainers: None, only: list[str]) -> None:
     folder = tmp_path / "a folder"
     folder.mkdir()
