@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import zipfile
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_selfreg.commands.phantom import DATASET, LABELS, TRAINING_CASES, UNSEEN_CASES, case_name, write_dataset
-from nnunetv2_selfreg.commands.steps import MADE_BY, Commands, Marker, Step, duration, run_steps, say
+from nnunetv2_selfreg.commands.steps import MADE_BY, DemoPart, Marker, run_command, run_parts
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
 
@@ -23,7 +23,7 @@ FOREGROUND = {name: label for name, label in LABELS.items() if label}
 
 
 class Demo:
-    """The demo's folders and steps.
+    """The demo's folders and parts.
 
     Args:
         folder: What everything goes under.
@@ -32,44 +32,39 @@ class Demo:
     """
 
     def __init__(self, folder: Path, seed: int, device: str) -> None:
-        self._seed, self._device = seed, device
+        self._seed, self._device, self._logs = seed, device, folder / "logs"
         self._raw, self._preprocessed, self._results = (
             folder / name for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
         )
-        self._dataset = self._raw / DATASET
-        self._plans = self._preprocessed / DATASET / f"{PLANS}.json"
-        self._fold = self._results / DATASET / f"{TRAINER}__{PLANS}__2d" / "fold_0"
+        self.dataset = self._raw / DATASET
+        self.model = self._results / DATASET / f"{TRAINER}__{PLANS}__2d"
+        self._checkpoint = self.model / "fold_0" / "checkpoint_final.pth"
         self._predictions = folder / "predictions"
         self._summary = self._predictions / "summary.json"
         self.overlay = folder / "overlay.png"
         self._processes = str(min(4, os.cpu_count() or 1))
-        self.commands = Commands(
-            {
-                "nnUNet_raw": str(self._raw),
-                "nnUNet_preprocessed": str(self._preprocessed),
-                "nnUNet_results": str(self._results),
-                "nnUNet_def_n_proc": self._processes,
-                # Compiling takes longer than it saves in so short a training.
-                "nnUNet_compile": "f",
-                # Whoever logs their trainings online has no use for this one there.
-                **({"nnUNet_wandb_enabled": "0"} if "nnUNet_wandb_enabled" in os.environ else {}),
-            },
-            folder / "logs",
-        )
+        self.settings = {
+            "nnUNet_raw": str(self._raw),
+            "nnUNet_preprocessed": str(self._preprocessed),
+            "nnUNet_results": str(self._results),
+            "nnUNet_def_n_proc": self._processes,
+            "nnUNet_compile": "f",  # compiling takes longer than it saves in so short a training
+            "nnUNet_wandb_enabled": "0",  # whoever logs trainings online has no use for this one there
+        }
 
-    def steps(self) -> list[Step]:
+    def parts(self) -> list[DemoPart]:
         """The parts of the demo in their order."""
         count = f"{len(TRAINING_CASES)} training and {len(UNSEEN_CASES)} unseen cases"
         planning = "Planning and preprocessing: nnU-Net configures itself; -gpu_memory_target keeps it small"
-        training = f"Training with SelfReg: {EPOCHS} epochs on the {self._device.upper()}"
-        predicted = [self._predictions / f"{case_name(number)}.nii.gz" for number in UNSEEN_CASES]
+        training = f"Training with SelfReg: {EPOCHS} epochs on the {self._device.upper()}, the longest part"
+        predicted = self._predictions / f"{case_name(UNSEEN_CASES[-1])}.nii.gz"
         return [
-            Step("data", f"Drawing {count}", [self._dataset / "dataset.json"], self._draw),
-            Step("preprocessing", planning, [self._plans], self._preprocess),
-            Step("training", training, [self._fold / "checkpoint_final.pth"], self._train),
-            Step("prediction", "Predicting the unseen cases", predicted, self._predict),
-            Step("evaluation", "Comparing the predictions with the reference", [self._summary], self._evaluate),
-            Step("overlay", "Drawing a prediction", [self.overlay], self._draw_overlay),
+            DemoPart(f"Drawing {count}", self.dataset / "dataset.json", self._draw),
+            DemoPart(planning, self._preprocessed / DATASET / f"{PLANS}.json", self._preprocess),
+            DemoPart(training, self._checkpoint, self._train),
+            DemoPart("Predicting the unseen cases", predicted, self._predict),
+            DemoPart("Comparing the predictions with the reference", self._summary, self._evaluate),
+            DemoPart("Drawing a prediction", self.overlay, self._draw_overlay),
         ]
 
     def dice(self) -> dict[str, float]:
@@ -78,58 +73,45 @@ class Demo:
         dice = {name: float(summary["mean"][str(label)]["Dice"]) for name, label in FOREGROUND.items()}
         return {**dice, "mean": float(summary["foreground_mean"]["Dice"])}
 
+    def _run(self, log: str, *command: str, **extra: str) -> None:
+        run_command(command, self.settings, self._logs / f"{log}.log", **extra)
+
     def _draw(self) -> None:
-        say(f"  {write_dataset(self._raw, self._seed)}")
+        print(f"  {write_dataset(self._raw, self._seed)}")
 
     def _preprocess(self) -> None:
-        self._preprocessed.mkdir(exist_ok=True)
-        count = ["-np", self._processes, "-npfp", self._processes]
-        small = ["-gpu_memory_target", MEMORY_TARGET, "-overwrite_plans_name", PLANS]
-        command = ["nnUNetv2_plan_and_preprocess", "-d", NUMBER, "-c", "2d", *small, *count]
-        self.commands.run("02_preprocessing", [*command, "--verify_dataset_integrity"])
+        small = ("-gpu_memory_target", MEMORY_TARGET, "-overwrite_plans_name", PLANS)
+        count = ("-np", self._processes, "-npfp", self._processes)
+        command = ("nnUNetv2_plan_and_preprocess", "-d", NUMBER, "-c", "2d", *small, *count)
+        self._run("02_preprocessing", *command, "--verify_dataset_integrity")
 
     def _train(self) -> None:
         from nnunetv2_selfreg.model_folder import load_checkpoint
 
-        self._results.mkdir(exist_ok=True)
-        command = ["nnUNetv2_train", NUMBER, "2d", "0", "-p", PLANS, "-tr", TRAINER, "-device", self._device]
-        if self._can_continue():
-            command.append("--c")
-        # Without a GPU, augmenting in processes of their own only takes the CPU from the network.
+        command = ("nnUNetv2_train", NUMBER, "2d", "0", "-p", PLANS, "-tr", TRAINER, "-device", self._device)
+        # without a GPU, augmenting in processes of their own only takes the CPU from the network
         extra = {} if self._device == "cuda" else {"nnUNet_n_proc_DA": "0"}
-        self.commands.run("03_training", command, **extra)
-        for line in epoch_lines(load_checkpoint(self._fold / "checkpoint_final.pth")["logging"]):
-            say(f"  {line}")
-        validation = read_json(self._fold / "validation" / "summary.json")
-        say(f"  mean Dice of the fold's validation cases: {validation['foreground_mean']['Dice']:.2f}")
+        self._run("03_training", *command, **extra)
+        for line in epoch_lines(load_checkpoint(self._checkpoint)["logging"]):
+            print(f"  {line}")
 
     def _predict(self) -> None:
-        places = ["-i", str(self._dataset / "imagesTs"), "-o", str(self._predictions)]
-        model = ["-d", NUMBER, "-c", "2d", "-f", "0", "-p", PLANS, "-tr", TRAINER]
-        command = ["nnUNetv2_predict", *places, *model, "-device", self._device, "-npp", "1", "-nps", "1"]
-        self.commands.run("04_prediction", command)
+        places = ("-i", str(self.dataset / "imagesTs"), "-o", str(self._predictions))
+        model = ("-d", NUMBER, "-c", "2d", "-f", "0", "-p", PLANS, "-tr", TRAINER, "-device", self._device)
+        self._run("04_prediction", "nnUNetv2_predict", *places, *model, "-npp", "1", "-nps", "1")
 
     def _evaluate(self) -> None:
-        compared = [str(self._dataset / "labelsTs"), str(self._predictions)]
-        files = ["-djfile", str(self._predictions / "dataset.json"), "-pfile", str(self._predictions / "plans.json")]
-        self.commands.run("05_evaluation", ["nnUNetv2_evaluate_folder", *compared, *files])
+        folders = (str(self.dataset / "labelsTs"), str(self._predictions))
+        files = ("-djfile", str(self._predictions / "dataset.json"), "-pfile", str(self._predictions / "plans.json"))
+        self._run("05_evaluation", "nnUNetv2_evaluate_folder", *folders, *files)
 
     def _draw_overlay(self) -> None:
         from nnunetv2_selfreg.commands.overlay import write_overlay
 
         name = case_name(UNSEEN_CASES[0])
-        image = self._dataset / "imagesTs" / f"{name}_0000.nii.gz"
-        reference = self._dataset / "labelsTs" / f"{name}.nii.gz"
+        image = self.dataset / "imagesTs" / f"{name}_0000.nii.gz"
+        reference = self.dataset / "labelsTs" / f"{name}.nii.gz"
         write_overlay(image, reference, self._predictions / f"{name}.nii.gz", self.overlay)
-
-    def _can_continue(self) -> bool:
-        """Whether nnU-Net's `--c` would find a whole checkpoint of the data set as it is now."""
-        names = [f"checkpoint_{name}.pth" for name in ("final", "latest", "best")]  # nnU-Net's own order
-        checkpoint = next((self._fold / name for name in names if (self._fold / name).is_file()), None)
-        if checkpoint is None:
-            return False
-        # A checkpoint is a zip archive, whose directory is written last.
-        return zipfile.is_zipfile(checkpoint) and checkpoint.stat().st_mtime > self._plans.stat().st_mtime
 
 
 def epoch_lines(logging: Mapping[str, Sequence[Any]]) -> Iterator[str]:
@@ -138,37 +120,26 @@ def epoch_lines(logging: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     Args:
         logging: A list by name, a value per epoch.
     """
-    names = ("selfreg_share", "mean_fg_dice", "dice_per_class_or_region", "epoch_start_timestamps")
-    columns = zip(*(logging[name] for name in (*names, "epoch_end_timestamps")), strict=True)
-    for epoch, (share, mean, dice, begin, end) in enumerate(columns, 1):
-        each = ", ".join(f"{name} {value:.2f}" for name, value in zip(FOREGROUND, dice, strict=True))
-        text = f"SelfReg {share:.1%} of the loss, pseudo Dice {mean:.2f} ({each})"
-        yield f"epoch {epoch} of {EPOCHS}: {text}, {end - begin:.0f} s"
+    names = ("selfreg_share", "mean_fg_dice", "epoch_start_timestamps", "epoch_end_timestamps")
+    for epoch, (share, dice, begin, end) in enumerate(zip(*(logging[name] for name in names), strict=True), 1):
+        yield f"epoch {epoch} of {EPOCHS}: SelfReg {share:.1%} of the loss, pseudo Dice {dice:.2f}, {end - begin:.0f} s"
 
 
-def report(dice: Mapping[str, float], seconds: Mapping[str, float], run: set[str], overlay: Path) -> list[str]:
-    """The lines that the demo ends with, tables aligned.
-
-    Args:
-        dice: Dice by class, and `mean`.
-        seconds: How long each part took, by name.
-        run: Which parts were run this time; the others are marked as earlier ones.
-        overlay: The picture.
-    """
-    width = max(map(len, [*dice, *seconds]))
-    lines = ["", f"Dice of the {len(UNSEEN_CASES)} unseen cases"]
-    lines += [f"  {name:<{width}}  {value:10.2f}" for name, value in dice.items()]
-    lines += ["", "Time"]
-    for name, value in seconds.items():
-        lines.append(f"  {name:<{width}}  {duration(value):>10}{'' if name in run else '  (an earlier run)'}")
-    lines.append(f"  {'total':<{width}}  {duration(sum(seconds.values())):>10}")
-    lines += [
-        "",
-        f"Overlay of a prediction: {overlay}",
-        "Phantoms are easy: these numbers show that your installation works, not what SelfReg gains.",
-        "Next, on your own data: nnUNetv2_train YOUR_DATASET 2d 0 -tr nnUNetTrainerSelfReg",
-    ]
-    return lines
+def report(demo: Demo, dice: Mapping[str, float]) -> str:
+    """The lines that the demo ends with: Dice by class, the picture and what to type next."""
+    images = shlex.join(["--images", str(demo.dataset / "imagesTs"), "--labels", str(demo.dataset / "labelsTs")])
+    return "\n".join(
+        [
+            f"\nMean Dice of the {len(UNSEEN_CASES)} unseen cases",
+            *(f"  {name:<10}  {value:.2f}" for name, value in dice.items()),
+            f"\nOverlay of a prediction: {demo.overlay}",
+            "Phantoms are easy: these numbers show that your installation works, not what SelfReg gains.",
+            "Next, look inside the model:",
+            f"  nnUNetv2_selfreg inspect {shlex.quote(str(demo.model))} {images} -o selfreg_report",
+            "Or train on your own data:",
+            "  nnUNetv2_train YOUR_DATASET 2d 0 -tr nnUNetTrainerSelfReg",
+        ]
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -187,26 +158,25 @@ def main(arguments: Sequence[str]) -> int:
         prog=MADE_BY,
         description="Makes a small synthetic cardiac data set, trains nnU-Net with SelfReg on it and measures the "
         "result on unseen cases: about five minutes on two CPU cores. Everything goes under one folder, and a second "
-        "run in the same folder continues the first.",
+        "run in the same folder goes on with the first part that has not finished.",
     )
     parser.add_argument("--folder", type=Path, default=Path("selfreg_demo"), help="default: ./selfreg_demo")
-    parser.add_argument("--seed", type=_seed, default=0, help="of the synthetic cases; default: 0")
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic cases; default: 0")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), help="default: cuda when there is one, else cpu")
     parsed = parser.parse_args(arguments)
-
+    if parsed.seed < 0:
+        parser.error(f"argument --seed: must be at least 0, got {parsed.seed}")
     device = _usable_device(parsed.device)
     folder = parsed.folder.expanduser().resolve()
     marker = Marker.claim(folder, parsed.seed)
     demo = Demo(folder, parsed.seed, device)
-    say(f"Everything goes under {folder}. What follows a $ can be typed in a shell and does the same.\n")
-    demo.commands.show_settings()
-    run = run_steps(demo.steps(), marker)
+    print(f"Everything goes under {folder}. What follows a $ can be typed in a shell and does the same.\n")
+    print("\n".join(f"$ export {name}={shlex.quote(value)}" for name, value in demo.settings.items()))
+    run_parts(demo.parts(), marker)
     dice = demo.dice()
-    say("\n".join(report(dice, marker.seconds, run, demo.overlay)))
+    print(report(demo, dice))
     if not dice["mean"] >= DICE_EXPECTED:
-        say(
-            f"The mean is below {DICE_EXPECTED:.2f}, which a working installation reaches: try nnUNetv2_selfreg doctor."
-        )
+        print(f"The mean is below {DICE_EXPECTED}, which a working installation reaches: try nnUNetv2_selfreg doctor.")
         return 1
     return 0
 
@@ -220,10 +190,3 @@ def _usable_device(wanted: str | None) -> str:
         others = " or ".join(f"--device {name}" for name, works in usable.items() if works)
         raise SelfRegError(f"--device {device}: PyTorch finds no such device here; use {others}")
     return device
-
-
-def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
-    return seed

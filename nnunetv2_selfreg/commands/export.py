@@ -4,7 +4,7 @@ SelfReg adds nothing to the network, so the model is a stock one as soon as its 
 """
 
 import argparse
-import zipfile
+import shutil
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
@@ -132,7 +132,7 @@ def export(
                 )
         write_json(target / ORIGIN, origin)
         if zipped:
-            _zip(results, partial)
+            Path(shutil.make_archive(str(results), "zip", results)).replace(partial)
     return before, after
 
 
@@ -145,10 +145,3 @@ def _logits(model: ModelFolder, checkpoint: Path) -> torch.Tensor:
     case = torch.randn(channels, *(size + size // 2 for size in shape), generator=torch.Generator().manual_seed(0))
     logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(case)
     return logits
-
-
-def _zip(folder: Path, output: Path) -> None:
-    with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                archive.write(path, path.relative_to(folder))

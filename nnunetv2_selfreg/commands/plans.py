@@ -131,25 +131,22 @@ def dataset_folder(dataset: str) -> Path:
     with redirect_stdout(StringIO()):  # nnU-Net before 2.8 prints about every folder that is not set
         from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
     try:
-        folder = Path(root, str(maybe_convert_to_dataset_name(dataset)))
-    except ValueError:
-        raise SelfRegError(f"-d {dataset} is neither a number nor a name that starts with 'Dataset'") from None
-    except RuntimeError as error:  # its text goes on about every folder; the first sentence says what is wrong
-        reason = str(error).split(". ")[0]
-        raise SelfRegError(f"-d {dataset}: {reason}; preprocessed: {listed(_datasets(root))}") from None
-    if not folder.is_dir():
-        raise SelfRegError(f"-d {dataset}: there is no folder {folder}; preprocessed: {listed(_datasets(root))}")
+        name = str(maybe_convert_to_dataset_name(dataset))
+    except (ValueError, RuntimeError):  # not a number; that of no data set, or of several
+        name = ""
+    folder = Path(root, name)
+    if not name or not folder.is_dir():
+        there = sorted(entry.name for entry in Path(root).glob("Dataset*") if entry.is_dir())
+        raise SelfRegError(f"-d {dataset} fits no data set, or several; preprocessed in {root}: {listed(there)}")
     return folder
 
 
 def check_identifier(identifier: str) -> str:
     """Refuses what cannot be the name of a plans file, or would break nnU-Net's folder names."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", identifier) or identifier.endswith(".json"):
+    if not re.fullmatch(r"(?!.*__)[A-Za-z0-9][A-Za-z0-9_.-]*(?<!\.json)", identifier):
         raise SelfRegError(
-            f"-o {identifier} is not a plans identifier; use letters, digits, '-', '_' and '.', and no .json"
+            f"-o {identifier} is not a plans identifier; use letters, digits, '-', '.' and single '_', and no .json"
         )
-    if "__" in identifier:
-        raise SelfRegError(f"-o {identifier}: nnU-Net parts its folder names at '__'; use a single '_'")
     if identifier in RESERVED:
         raise SelfRegError(f"-o {identifier}: nnU-Net keeps another file under this name; choose another identifier")
     return identifier
@@ -192,13 +189,12 @@ def _report(
     missing: dict[str, str] = {}
     for name in changed["configurations"]:
         resolved = resolve(changed, name)
-        if name in named:
-            lines.append(f"  {name}: {SelfRegSettings.from_plans(resolved, terms)}")
-            data = resolved.get("data_identifier")
-            if data and not (folder / data).is_dir():
-                missing.setdefault(data, name)
-        elif resolved.get(KEY) != resolve(plans, name).get(KEY):
-            lines.append(f"  {name}: {SelfRegSettings.from_plans(resolved, terms)} (inherited)")
+        if name in named or resolved.get(KEY) != resolve(plans, name).get(KEY):
+            inherited = "" if name in named else " (inherited)"
+            lines.append(f"  {name}: {SelfRegSettings.from_plans(resolved, terms)}{inherited}")
+        data = resolved.get("data_identifier")
+        if name in named and data and not (folder / data).is_dir():
+            missing.setdefault(data, name)
     for data, name in missing.items():
         command = f"nnUNetv2_preprocess -d {parsed.dataset} -plans_name {parsed.source} -c {name}"
         lines.append(f"{folder / data} is not there yet: {command}")
@@ -211,8 +207,3 @@ def _train_command(parsed: argparse.Namespace, configuration: str, plans: Mappin
     previous = resolve(plans, configuration).get("previous_stage")
     command = f"nnUNetv2_train {parsed.dataset} {configuration} 0 -tr {parsed.trainer} -p {parsed.output}"
     return f"{command}  # after every fold of {previous}, with the same -tr and -p" if previous else command
-
-
-def _datasets(root: str) -> list[str]:
-    folder = Path(root)
-    return sorted(entry.name for entry in folder.glob("Dataset*") if entry.is_dir())

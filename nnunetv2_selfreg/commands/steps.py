@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_selfreg import __version__
@@ -17,33 +17,31 @@ from nnunetv2_selfreg.files import read_json, write_json
 
 MARKER = "demo.json"
 MADE_BY = "nnUNetv2_selfreg demo"
-LAST_LINES, LAST_BYTES = 20, 20_000
+LAST_LINES = 20
 
 
 @dataclass(frozen=True)
-class Step:
+class DemoPart:
     """One part of the demo.
 
     Attributes:
-        name: What the marker calls it.
         title: What the reader is told.
-        products: What is there when it has finished.
-        action: Does it.
+        product: What is there when it has finished.
+        action: Makes the product.
     """
 
-    name: str
     title: str
-    products: Sequence[Path]
+    product: Path
     action: Callable[[], None]
 
 
 @dataclass
 class Marker:
-    """`demo.json`: says that a folder is this demo's, and which parts have finished in how many seconds."""
+    """`demo.json`: says that a folder is this demo's, and how many of its parts have finished."""
 
     path: Path
-    seed: int
-    seconds: dict[str, float] = field(default_factory=dict)
+    origin: Mapping[str, str | int]
+    finished: int = 0
 
     @classmethod
     def claim(cls, folder: Path, seed: int) -> "Marker":
@@ -52,140 +50,70 @@ class Marker:
         Raises:
             SelfRegError: The folder holds something else, or a demo of another seed or version.
         """
-        marker, way_out = cls(folder / MARKER, seed), "name another folder with --folder"
-        if folder.exists() and not folder.is_dir():
-            raise SelfRegError(f"{folder} is not a folder: {way_out}")
+        marker = cls(folder / MARKER, {"made_by": MADE_BY, "version": __version__, "seed": seed})
+        way_out = "name another folder with --folder"
         if marker.path.is_file():
-            try:
-                found = read_json(marker.path)
-                marker.seconds = {name: float(value) for name, value in found["seconds"].items()}
-            except (ValueError, TypeError, KeyError, AttributeError):
-                found = {}
-            if found.get("made_by") != MADE_BY:
-                raise SelfRegError(f"{marker.path} is not a file that this demo wrote: {way_out}")
-            for key, wanted in (("version", __version__), ("seed", seed)):
+            found = read_json(marker.path, "file that this demo wrote")
+            for key, wanted in marker.origin.items():
                 if found.get(key) != wanted:
-                    raise SelfRegError(f"{folder} holds a demo of {key} {found.get(key)}, not {wanted}: {way_out}")
-        elif folder.is_dir() and any(folder.iterdir()):
-            raise SelfRegError(f"{folder} is not empty and was not made by this demo: {way_out}")
+                    raise SelfRegError(f"{marker.path} has {key} {found.get(key)!r}, not {wanted!r}: {way_out}")
+            marker.finished = found["finished"]
+        elif folder.is_file() or any(folder.glob("*")):
+            raise SelfRegError(f"{folder} is not an empty folder and was not made by this demo: {way_out}")
         else:
-            marker.save()
+            marker.save(0)
         return marker
 
-    def save(self) -> None:
-        """Writes the file, whole or not at all."""
-        write_json(self.path, {"made_by": MADE_BY, "version": __version__, "seed": self.seed, "seconds": self.seconds})
+    def save(self, finished: int) -> None:
+        """Writes the file, whole or not at all, with this number of finished parts."""
+        self.finished = finished
+        write_json(self.path, {**self.origin, "finished": finished})
 
 
-def run_steps(steps: Sequence[Step], marker: Marker) -> set[str]:
-    """Runs every step that has not finished, and all that follow one that was run; returns their names.
+def run_parts(parts: Sequence[DemoPart], marker: Marker) -> None:
+    """Runs the first part that has not finished, or whose product is gone, and all that follow it.
 
     Args:
-        steps: The steps in their order.
-        marker: Knows which have finished; is saved after each.
+        parts: The parts in their order.
+        marker: Knows how many have finished; is saved after each.
     """
-    run: set[str] = set()
-    for position, step in enumerate(steps, 1):
-        say(f"\n[{position}/{len(steps)}] {step.title}")
-        if not run and step.name in marker.seconds and all(product.exists() for product in step.products):
-            say(f"  is there already: {step.products[-1]}")
+    for done, part in enumerate(parts):
+        print(f"\n[{done + 1}/{len(parts)}] {part.title}", flush=True)
+        if done < marker.finished and part.product.exists():
+            print(f"  is there already: {part.product}")
             continue
-        if not run:
-            # What follows would be of older products, should this run be cut short.
-            for later in steps[position - 1 :]:
-                marker.seconds.pop(later.name, None)
-            marker.save()
+        marker.save(done)  # what follows is made anew, even if this run is cut short
         begin = time.monotonic()
-        step.action()
-        marker.seconds[step.name] = round(time.monotonic() - begin, 1)
-        marker.save()
-        run.add(step.name)
-        say(f"  done in {duration(marker.seconds[step.name])}")
-    return run
+        part.action()
+        marker.save(done + 1)
+        minutes, seconds = divmod(round(time.monotonic() - begin), 60)
+        print(f"  done in {minutes} min {seconds:02d} s", flush=True)
 
 
-@dataclass(frozen=True)
-class Commands:
-    """Runs commands of this Python installation and shows them.
+def run_command(command: Sequence[str], settings: Mapping[str, str], log: Path, **extra: str) -> None:
+    """Runs one of nnU-Net's commands to its end; what it prints goes to its log.
 
-    Attributes:
-        settings: The environment variables that differ from the user's own.
-        logs: Folder for what the commands print, a file each.
+    Args:
+        command: The console script's name and its arguments.
+        settings: Environment variables that the reader knows already.
+        log: The file.
+        **extra: Environment variables of this command alone.
+
+    Raises:
+        SelfRegError: The command is not installed, or it failed.
     """
-
-    settings: Mapping[str, str]
-    logs: Path
-
-    def show_settings(self) -> None:
-        """Prints the settings as a reader would type them."""
-        for name, value in self.settings.items():
-            say(f"$ export {name}={shlex.quote(value)}")
-
-    def run(self, name: str, command: Sequence[str], **extra: str) -> None:
-        """Runs one command to its end; a terminal shows the last line that it printed.
-
-        Args:
-            name: What to call its log.
-            command: The console script's name and its arguments.
-            **extra: Environment variables for this command alone.
-
-        Raises:
-            SelfRegError: The command is not installed, or it failed.
-        """
-        say("$ " + " ".join([*(f"{key}={shlex.quote(value)}" for key, value in extra.items()), shlex.join(command)]))
-        script = shutil.which(command[0], path=sysconfig.get_path("scripts")) or shutil.which(command[0])
-        if script is None:
-            raise SelfRegError(f"{command[0]} is not installed beside {sys.executable}: pip install nnunetv2")
-        self.logs.mkdir(exist_ok=True)
-        log = self.logs / f"{name}.log"
-        say(f"  prints to {log}")
-        environment = {**os.environ, **self.settings, **extra, "PYTHONUNBUFFERED": "1"}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [script, *command[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-            try:
-                _wait(process, log)
-            finally:
-                process.terminate()  # does nothing to a process that has ended
-                process.wait()
-        if process.returncode:
-            for line in _last_lines(log):
-                say(f"    {line}")
-            raise SelfRegError(
-                f"{command[0]} ended with exit code {process.returncode}; all that it printed is in {log}"
-            )
-
-
-def _wait(process: "subprocess.Popen[bytes]", log: Path) -> None:
-    begin = time.monotonic()
-    while process.poll() is None:
-        try:
-            process.wait(1)
-        except subprocess.TimeoutExpired:
-            _show_in_place(f"  {time.monotonic() - begin:.0f} s so far: {''.join(_last_lines(log)[-1:])}")
-
-
-def _last_lines(log: Path) -> list[str]:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LAST_BYTES))
-        text = file.read().decode(errors="replace")
-    return [line.strip() for line in text.splitlines() if line.strip()][-LAST_LINES:]
-
-
-def say(text: str) -> None:
-    """Prints a line that stays, over the one that is shown in place."""
-    _show_in_place("")
-    print(text, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a reader likes them, such as `4 min 11 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def _show_in_place(text: str) -> None:
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns - 1
-        print(f"\r\x1b[K{text[:width]}", end="", flush=True)
+    shown = [*(f"{name}={shlex.quote(value)}" for name, value in extra.items()), shlex.join(command)]
+    print(f"$ {' '.join(shown)}\n  prints to {log}", flush=True)
+    script = shutil.which(command[0], path=sysconfig.get_path("scripts")) or shutil.which(command[0])
+    if script is None:
+        raise SelfRegError(f"{command[0]} is not installed beside {sys.executable}: pip install nnunetv2")
+    log.parent.mkdir(exist_ok=True)
+    environment = {**os.environ, **settings, **extra, "PYTHONUNBUFFERED": "1"}
+    with log.open("wb") as output:
+        done = subprocess.run(
+            [script, *command[1:]], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+        )
+    if done.returncode:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        print("\n".join(f"    {line}" for line in lines[-LAST_LINES:]))
+        raise SelfRegError(f"{command[0]} ended with exit code {done.returncode}; all that it printed is in {log}")

@@ -1,11 +1,9 @@
-"""The demo's command line, when it goes on with a training, and what it tells of what nnU-Net wrote."""
+"""The demo's command line, and what it tells of what nnU-Net wrote."""
 
-import os
-import zipfile
+import re
 
 import numpy as np
 import pytest
-import torch
 
 from nnunetv2_selfreg.commands.demo import Demo, epoch_lines, main, report
 from nnunetv2_selfreg.errors import SelfRegError
@@ -29,90 +27,57 @@ def test_a_seed_is_a_whole_number_from_0_on(seed, capsys):
 LOGGING = {
     "selfreg_share": [0.07, 0.0512],
     "mean_fg_dice": [np.float64(0.5), float("nan")],
-    "dice_per_class_or_region": [[np.float32(0.5), np.float32(0.25), np.float32(0.75)], [0.0, 1e-4, float("nan")]],
     "epoch_start_timestamps": [100.0, 140.4],
     "epoch_end_timestamps": [140.3, 200.4],
+    "lrs": [0.01, 0.008],
 }
-EPOCHS_TOLD = [
-    "epoch 1 of 5: SelfReg 7.0% of the loss, pseudo Dice 0.50 (RV 0.50, myocardium 0.25, LV 0.75), 40 s",
-    "epoch 2 of 5: SelfReg 5.1% of the loss, pseudo Dice nan (RV 0.00, myocardium 0.00, LV nan), 60 s",
-]
 
 
 def test_an_epoch_becomes_one_line():
-    assert list(epoch_lines(LOGGING)) == EPOCHS_TOLD
+    assert list(epoch_lines(LOGGING)) == [
+        "epoch 1 of 5: SelfReg 7.0% of the loss, pseudo Dice 0.50, 40 s",
+        "epoch 2 of 5: SelfReg 5.1% of the loss, pseudo Dice nan, 60 s",
+    ]
 
 
-class Trained:
-    """Stands for the commands: leaves what nnUNetv2_train leaves, and remembers how it was called."""
-
-    def __init__(self, fold):
-        self.commands, self._fold = [], fold
-
-    def run(self, name, command, **extra):
-        self.commands.append((command, extra))
-        (self._fold / "validation").mkdir(parents=True, exist_ok=True)
-        content = {"network_weights": {}, "trainer_name": "any", "init_args": {}, "logging": LOGGING}
-        torch.save(content, self._fold / "checkpoint_final.pth")
-        (self._fold / "validation" / "summary.json").write_text('{"foreground_mean": {"Dice": 0.876}}')
-
-
-def interrupted(folder, name, *, whole=True):
-    """Leaves what an interrupted training leaves: plans, and after them a checkpoint."""
-    demo = Demo(folder, 0, "cpu")
-    (_, preprocessed, training, *_) = demo.steps()
-    (plans,), (final,) = preprocessed.products, training.products
-    demo.commands = Trained(final.parent)
-    for parent in (plans.parent, final.parent):
-        parent.mkdir(parents=True)
-    plans.write_text("{}")
-    os.utime(plans, (1, 1))
-    if name:
-        checkpoint = final.with_name(name)
-        with zipfile.ZipFile(checkpoint, "w") as archive:
-            archive.writestr("data", bytes(100))
-        if not whole:
-            checkpoint.write_bytes(checkpoint.read_bytes()[:50])
-    return demo, plans
-
-
-@pytest.mark.parametrize("name", ["checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth"])
-def test_an_interrupted_training_continues(tmp_path, name):
-    demo, _ = interrupted(tmp_path, name)
-    demo.steps()[2].action()
-    command, extra = demo.commands.commands[0]
-    assert command[:4] == ["nnUNetv2_train", "927", "2d", "0"]
-    assert command[-1] == "--c"
-    assert extra == {"nnUNet_n_proc_DA": "0"}
-
-
-def test_a_training_without_a_checkpoint_begins_and_is_told_by_epoch(tmp_path, capsys):
-    demo, _ = interrupted(tmp_path, None)
-    demo.steps()[2].action()
-    assert "--c" not in demo.commands.commands[0][0]
-    told = [*EPOCHS_TOLD, "mean Dice of the fold's validation cases: 0.88"]
-    assert capsys.readouterr().out.splitlines() == [f"  {line}" for line in told]
-
-
-def test_a_half_written_checkpoint_is_not_continued(tmp_path):
-    demo, _ = interrupted(tmp_path, "checkpoint_best.pth", whole=False)
-    demo.steps()[2].action()
-    assert "--c" not in demo.commands.commands[0][0]
-
-
-def test_a_checkpoint_older_than_the_plans_is_not_continued(tmp_path):
-    demo, plans = interrupted(tmp_path, "checkpoint_best.pth")
-    os.utime(plans, (2**32, 2**32))
-    demo.steps()[2].action()
-    assert "--c" not in demo.commands.commands[0][0]
+@pytest.mark.parametrize(("device", "extra"), [("cpu", {"nnUNet_n_proc_DA": "0"}), ("cuda", {})])
+def test_every_part_runs_one_of_nnunets_commands_with_the_demos_folders(tmp_path, monkeypatch, device, extra):
+    ran = []
+    monkeypatch.setattr(
+        "nnunetv2_selfreg.commands.demo.run_command",
+        lambda command, settings, log, **extra: ran.append((command, settings, log, extra)),
+    )
+    monkeypatch.setattr("nnunetv2_selfreg.model_folder.load_checkpoint", lambda path: {"logging": LOGGING})
+    for part in Demo(tmp_path, 0, device).parts()[1:5]:
+        part.action()
+    commands, settings, logs, extras = zip(*ran, strict=True)
+    assert [command[0] for command in commands] == [
+        "nnUNetv2_plan_and_preprocess",
+        "nnUNetv2_train",
+        "nnUNetv2_predict",
+        "nnUNetv2_evaluate_folder",
+    ]
+    trainer = ("-p", "nnUNetPlansDemo", "-tr", "nnUNetTrainerSelfReg_5epochs", "-device", device)
+    assert commands[1] == ("nnUNetv2_train", "927", "2d", "0", *trainer)
+    assert extras == ({}, extra, {}, {})
+    assert {log.parent for log in logs} == {tmp_path / "logs"}
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        assert {setting[name] for setting in settings} == {str(tmp_path / name)}
 
 
 def test_the_report_is_aligned_and_names_what_comes_next(tmp_path):
+    demo = Demo(tmp_path / "a b", 0, "cpu")
     dice = {"RV": 0.9, "myocardium": 0.85, "LV": 0.95, "mean": 0.9}
-    lines = report(dice, {"data": 0.6, "training": 251.2}, {"training"}, tmp_path / "overlay.png")
-    assert lines[2:6] == [f"  {name:<12}{value:10.2f}" for name, value in dice.items()]
-    assert f"  {'data':<12}{'1 s':>10}  (an earlier run)" in lines
-    assert f"  {'training':<12}{'4 min 11 s':>10}" in lines
-    assert f"  {'total':<12}{'4 min 12 s':>10}" in lines
-    assert any(str(tmp_path / "overlay.png") in line for line in lines)
-    assert "-tr nnUNetTrainerSelfReg" in lines[-1]
+    lines = report(demo, dice).splitlines()
+    assert lines[1:6] == [
+        "Mean Dice of the 6 unseen cases",
+        "  RV          0.90",
+        "  myocardium  0.85",
+        "  LV          0.95",
+        "  mean        0.90",
+    ]
+    assert f"Overlay of a prediction: {tmp_path / 'a b' / 'overlay.png'}" in lines
+    assert any(
+        re.match(r"  nnUNetv2_selfreg inspect '.*/a b/nnUNet_results/.*' --images '.*/imagesTs'", x) for x in lines
+    )
+    assert lines[-1] == "  nnUNetv2_train YOUR_DATASET 2d 0 -tr nnUNetTrainerSelfReg"

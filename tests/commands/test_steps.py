@@ -11,7 +11,7 @@ import pytest
 
 from nnunetv2_selfreg.commands import steps
 from nnunetv2_selfreg.commands.demo import main
-from nnunetv2_selfreg.commands.steps import MARKER, Commands, Marker, Step, run_steps
+from nnunetv2_selfreg.commands.steps import MARKER, DemoPart, Marker, run_command, run_parts
 from nnunetv2_selfreg.errors import SelfRegError
 
 
@@ -23,13 +23,13 @@ def tree(folder):
 
 
 class Parts:
-    """Three steps that write a file each and remember that they ran."""
+    """Three parts that write a file each and remember that they ran."""
 
     def __init__(self, folder):
         self.folder, self.ran, self.broken = folder, [], None
 
-    def steps(self):
-        return [Step(name, name, [self.folder / name], lambda name=name: self.do(name)) for name in "abc"]
+    def parts(self):
+        return [DemoPart(name, self.folder / name, lambda name=name: self.do(name)) for name in "abc"]
 
     def do(self, name):
         if name == self.broken:
@@ -37,47 +37,46 @@ class Parts:
         self.ran.append(name)
         (self.folder / name).write_text(name)
 
+    def run(self):
+        self.ran.clear()
+        run_parts(self.parts(), Marker.claim(self.folder, 0))
+        return self.ran
+
+    def run_broken_at(self, name):
+        self.broken = name
+        with pytest.raises(SelfRegError):
+            self.run()
+        self.broken = None
+
 
 @pytest.fixture
 def parts(tmp_path):
     return Parts(tmp_path)
 
 
-def run_again(parts):
-    parts.ran.clear()
-    marker = Marker.claim(parts.folder, 0)
-    return run_steps(parts.steps(), marker), parts.ran
-
-
 def test_what_has_finished_is_not_done_again(parts, capsys):
-    assert run_again(parts) == ({"a", "b", "c"}, ["a", "b", "c"])
-    capsys.readouterr()
-    assert run_again(parts) == (set(), [])
+    assert parts.run() == ["a", "b", "c"]
+    assert capsys.readouterr().out.count("done in 0 min 00 s") == 3
+    assert parts.run() == []
     assert capsys.readouterr().out.count("is there already") == 3
 
 
 def test_a_run_that_was_cut_short_goes_on_where_it_was(parts):
-    parts.broken = "b"
-    with pytest.raises(SelfRegError):
-        run_again(parts)
-    parts.broken = None
-    assert run_again(parts) == ({"b", "c"}, ["b", "c"])
+    parts.run_broken_at("b")
+    assert parts.run() == ["b", "c"]
 
 
 def test_a_product_without_its_record_is_not_taken_for_finished(parts):
     Marker.claim(parts.folder, 0)
     (parts.folder / "a").write_text("half")
-    assert run_again(parts)[1] == ["a", "b", "c"]
+    assert parts.run() == ["a", "b", "c"]
 
 
 def test_what_follows_a_missing_product_is_done_again_even_after_a_failure(parts):
-    run_again(parts)
+    parts.run()
     (parts.folder / "a").unlink()
-    parts.broken = "b"
-    with pytest.raises(SelfRegError):
-        run_again(parts)
-    parts.broken = None
-    assert run_again(parts)[1] == ["b", "c"]
+    parts.run_broken_at("b")
+    assert parts.run() == ["b", "c"]
 
 
 # -- the folder
@@ -86,7 +85,7 @@ def test_what_follows_a_missing_product_is_done_again_even_after_a_failure(parts
 def test_a_folder_of_someone_else_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     before = tree(tmp_path)
-    with pytest.raises(SelfRegError, match="is not empty and was not made by this demo: name another folder"):
+    with pytest.raises(SelfRegError, match="is not an empty folder and was not made by this demo: name another folder"):
         main(["--folder", str(tmp_path), "--device", "cpu"])
     assert tree(tmp_path) == before
 
@@ -94,11 +93,9 @@ def test_a_folder_of_someone_else_is_refused_and_left_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, "holds a demo of seed 1, not 0: name another folder with --folder"),
-        ({"version": "0.0.1"}, r"holds a demo of version 0\.0\.1, not .*: name another folder with --folder"),
-        ({"made_by": "me"}, "is not a file that this demo wrote: name another folder with --folder"),
-        ({"seconds": None}, "is not a file that this demo wrote"),
-        ({"seconds": {"data": "long"}}, "is not a file that this demo wrote"),
+        ({"seed": 1}, "has seed 1, not 0: name another folder with --folder"),
+        ({"version": "0.0.1"}, r"has version '0\.0\.1', not .*: name another folder with --folder"),
+        ({"made_by": "me"}, "has made_by 'me', not 'nnUNetv2_selfreg demo': name another folder with --folder"),
     ],
 )
 def test_another_demo_is_refused_and_left_as_it_is(tmp_path, change, message):
@@ -111,17 +108,17 @@ def test_another_demo_is_refused_and_left_as_it_is(tmp_path, change, message):
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '"demo"', "{"])
-def test_an_unreadable_marker_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", ["", "[]", '"demo"', "{", "{}"])
+def test_a_marker_of_something_else_is_refused(tmp_path, content):
     (tmp_path / MARKER).write_text(content)
-    with pytest.raises(SelfRegError, match="is not a file that this demo wrote"):
+    with pytest.raises(SelfRegError, match=r"is not a file that this demo wrote|has made_by None, not"):
         Marker.claim(tmp_path, 0)
     assert (tmp_path / MARKER).read_text() == content
 
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SelfRegError, match="is not a folder"):
+    with pytest.raises(SelfRegError, match="is not an empty folder"):
         Marker.claim(tmp_path / "file", 0)
 
 
@@ -129,7 +126,7 @@ def test_a_new_and_an_empty_folder_are_taken(tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "new" / "deep", tmp_path / "empty"):
         Marker.claim(folder, 2)
-        assert Marker.claim(folder, 2).seconds == {}
+        assert Marker.claim(folder, 2).finished == 0
 
 
 # -- commands
@@ -143,17 +140,18 @@ def python(monkeypatch):
 
 def test_a_command_is_shown_run_with_its_settings_and_kept(tmp_path, python, capfd):
     code = "import os; print(os.environ['nnUNet_raw'], os.environ['EXTRA'])"
-    Commands({"nnUNet_raw": "/some where"}, tmp_path).run("01_name", ["python", "-c", code], EXTRA="0")
+    log = tmp_path / "logs" / "01_name.log"
+    run_command(["python", "-c", code], {"nnUNet_raw": "/some where"}, log, EXTRA="0")
     shown = capfd.readouterr().out
     assert shown.startswith("$ EXTRA=0 python -c 'import os;")
-    assert shown.endswith(f"\n  prints to {tmp_path / '01_name.log'}\n")
-    assert (tmp_path / "01_name.log").read_text() == "/some where 0\n"
+    assert shown.endswith(f"\n  prints to {log}\n")
+    assert log.read_text() == "/some where 0\n"
 
 
 def test_a_failed_command_ends_with_its_last_lines_and_names_its_log(tmp_path, python, capfd):
     code = "for i in range(90): print('line', i)\nraise SystemExit(3)"
     with pytest.raises(SelfRegError, match=r"python ended with exit code 3; all that it printed is in .*01_name\.log"):
-        Commands({}, tmp_path).run("01_name", ["python", "-c", code])
+        run_command(["python", "-c", code], {}, tmp_path / "01_name.log")
     shown = capfd.readouterr().out
     assert "line 89" in shown
     assert "line 69" not in shown
@@ -162,24 +160,17 @@ def test_a_failed_command_ends_with_its_last_lines_and_names_its_log(tmp_path, p
 
 def test_a_missing_command_is_named(tmp_path, python):
     with pytest.raises(SelfRegError, match="nnUNetv2_train is not installed"):
-        Commands({}, tmp_path).run("03_training", ["nnUNetv2_train"])
-
-
-def test_a_terminal_shows_what_was_printed_last(tmp_path, python, capsys, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    code = "import time; print('1 of 9\\r2 of 9', end='', flush=True); time.sleep(2)"
-    Commands({}, tmp_path).run("01_name", ["python", "-c", code])
-    assert "1 s so far: 2 of 9" in capsys.readouterr().out
+        run_command(["nnUNetv2_train"], {}, tmp_path / "03_training.log")
 
 
 def test_an_interrupted_command_is_ended(tmp_path):
+    log = tmp_path / "01_name.log"
     sleeper = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     program = (
-        "from pathlib import Path; from nnunetv2_selfreg.commands.steps import Commands; "
-        f"Commands({{}}, Path({str(tmp_path)!r})).run('01_name', ['python', '-c', {sleeper!r}])"
+        "from pathlib import Path; from nnunetv2_selfreg.commands.steps import run_command; "
+        f"run_command(['python', '-c', {sleeper!r}], {{}}, Path({str(log)!r}))"
     )
     run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log = tmp_path / "01_name.log"
     deadline = time.monotonic() + 20
     while not (log.exists() and log.read_text().endswith("\n")):
         assert time.monotonic() < deadline
@@ -188,8 +179,3 @@ def test_an_interrupted_command_is_ended(tmp_path):
     run.wait(20)
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.read_text()), 0)
-
-
-def test_settings_are_shown_as_a_shell_takes_them(tmp_path, capsys):
-    Commands({"nnUNet_raw": "/some where"}, tmp_path).show_settings()
-    assert capsys.readouterr().out == "$ export nnUNet_raw='/some where'\n"
