@@ -102,8 +102,7 @@ def _heart(rng: Generator, shape: tuple[int, int, int], pixel: float) -> NDArray
     shrink = size * np.sqrt(np.maximum(1e-4, 1 - (depth / rng.uniform(0.8, 0.95)) ** 2))
     right = np.hypot(bent / (short * shrink), along / (long * shrink)) < 1
     classes = [LABELS[name] for name in ("LV", "myocardium", "RV")]
-    labels = np.select([distance < radius, distance < outer, right], classes)
-    return labels.astype(np.uint8)
+    return np.select([distance < radius, distance < outer, right], classes).astype(np.uint8)
 
 
 def _smooth(rng: Generator, shape: Sequence[int], voxels: float) -> NDArray[np.float64]:
