@@ -60,7 +60,7 @@ def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_
     export.main([str(model), str(tmp_path / "model"), "--zip", "--without-optimizer", "-f", "0"])
     assert f"wrote {tmp_path / 'model.zip'}" in capsys.readouterr().out
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
-        names = archive.namelist()
+        names = [info.filename for info in archive.infolist() if not info.is_dir()]
     assert all(name.startswith(f"{model.parent.name}/nnUNetTrainer__Small__2d/") for name in names)
     assert not any("fold_1" in name for name in names)
     results = tmp_path / "results"
