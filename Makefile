@@ -23,7 +23,7 @@ test-all: setup ## with the slow rows of documentation/compatibility.md
 # numpy's and torch's sums differ in the last digits from processor to processor: no test may depend on them
 test-plain-processor: setup ## what needs no training, with the processor's newer instructions switched off
 	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'from numpy._core._multiarray_umath import __cpu_dispatch__; print(*__cpu_dispatch__)')" \
-	    ATEN_CPU_CAPABILITY=default $(BIN)/pytest -m "not slow" --ignore tests/nnunet
+	    ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=Prescott $(BIN)/pytest -m "not slow" --ignore tests/nnunet
 
 lint: setup
 	$(BIN)/ruff format --check .
