@@ -22,7 +22,7 @@ import yaml
 from evidence import KEY
 from reading import COLUMNS
 
-from nnunetv2_selfreg.benchmarks.training import describe_training
+from nnunetv2_selfreg.benchmarks.score import describe_training
 from nnunetv2_selfreg.files import copy_files, read_json, write_json, write_text
 from nnunetv2_selfreg.model_folder import load_checkpoint
 

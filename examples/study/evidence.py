@@ -101,8 +101,8 @@ class Dataset:
         dice = {
             name: {
                 "mean": mean,
-                "sd_folds": statistics.spread(over_folds[name].tolist()).sd,
-                "sd_repetitions": statistics.spread(over_repetitions[name].tolist()).sd,
+                "sd_folds": statistics.spread(over_folds[name].tolist())["sd"],
+                "sd_repetitions": statistics.spread(over_repetitions[name].tolist())["sd"],
             }
             for name, mean in self._means(scores).items()
         }
@@ -252,9 +252,9 @@ def _in_order(table: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
     return sorted(table.groupby(["dataset", "arm"]), key=lambda group: (dataset(group[0][0]), arm(group[0][1])))
 
 
-def _band(by_run: pd.DataFrame) -> dict[str, list[float | None]]:
+def _band(by_run: pd.DataFrame) -> dict[str, list[float]]:
     spreads = [statistics.spread(values) for values in by_run.to_numpy().tolist()]
-    return {"mean": [spread.mean for spread in spreads], "sd": [spread.sd for spread in spreads]}
+    return {name: [spread[name] for spread in spreads] for name in ("mean", "sd")}
 
 
 def _median_and_range(values: pd.Series) -> dict[str, float]:

@@ -6,8 +6,7 @@ cases of a fold): a case's score is the mean over the runs that scored it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -25,11 +24,11 @@ class Comparison:
     """One training's scores minus another's, on the runs that both have; `mean` is the mean over classes.
 
     Attributes:
-        over_cases: By class: the means `mine` and `other`, and what `statistics.Difference` holds. Its interval
+        over_cases: By class: the means `mine` and `other`, and what `statistics.difference` gives. Its interval
             speaks of other cases.
         by_run: The differences of the runs (runs x classes).
         by_fold: The same, averaged over repetitions (folds x classes).
-        over_folds: By class: what `statistics.Spread` holds. Its interval speaks of other trainings, too.
+        over_folds: By class: what `statistics.spread` gives. Its interval speaks of other trainings, too.
     """
 
     over_cases: pd.DataFrame
@@ -59,8 +58,8 @@ def compare(
     over_cases = {}
     for name, columns in _columns(classes).items():
         pair = cases[columns].to_numpy(), others[columns].to_numpy()
-        found = statistics.difference(*pair, clusters, margin, higher_is_better)
-        over_cases[name] = {"mine": statistics.mean(pair[0]), "other": statistics.mean(pair[1]), **asdict(found)}
+        means = {"mine": statistics.mean(pair[0]), "other": statistics.mean(pair[1])}
+        over_cases[name] = means | statistics.difference(*pair, clusters, margin, higher_is_better)
     by_run = run_means(mine, classes) - run_means(other, classes)
     by_fold = by_run.groupby("fold").agg(statistics.exact_mean)
     return Comparison(_by_class(over_cases), by_run, by_fold, spreads(by_fold))
@@ -86,20 +85,12 @@ def run_means(scores: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
 
 
 def spreads(values: pd.DataFrame) -> pd.DataFrame:
-    """What `statistics.Spread` holds, of each column: (runs x classes) to (classes x mean, sd, low, high)."""
-    return _by_class({name: asdict(statistics.spread(column.tolist())) for name, column in values.items()})
+    """`statistics.spread` of each column: (runs x classes) to (classes x mean, sd, low, high)."""
+    return _by_class({str(name): statistics.spread(column.tolist()) for name, column in values.items()})
 
 
 def check_same_cases(what: str, cases: Mapping[str, Iterable[str]]) -> None:
-    """Refuses runs that are to be compared but scored different cases.
-
-    Args:
-        what: What an error begins with.
-        cases: The cases of two runs by the runs' names.
-
-    Raises:
-        SelfRegError: One lacks a case of the other.
-    """
+    """Raises SelfRegError, which begins with `what`, if the cases of two runs (by the runs' names) are not the same."""
     (first, mine), (second, other) = cases.items()
     for name, lacking, complete in ((second, set(mine) - set(other), first), (first, set(other) - set(mine), second)):
         if lacking:
@@ -112,6 +103,5 @@ def _columns(classes: Sequence[str]) -> dict[str, list[str]]:
     return {MEAN: list(classes)} | {name: [name] for name in classes}
 
 
-def _by_class(rows: Mapping[Any, Mapping[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(list(rows.values()), pd.Index(list(rows), name="class"))
-    return frame.astype({name: float for name in ("sd", "low", "high", "p") if name in frame})  # None becomes NaN
+def _by_class(rows: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows.values()), pd.Index(list(rows), name="class"))

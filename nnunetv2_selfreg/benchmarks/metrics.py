@@ -24,23 +24,14 @@ RULES = {"published": "published rule", "nnunet": "nnU-Net's rule"}
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown and compared.
-
-    Attributes:
-        title: Its name in a table.
-        unit: The unit that a table shows.
-        scale: What a value is multiplied with to be in that unit.
-        higher_is_better: Whether a higher value is better.
-        margin: In that unit, the difference from which on a case counts as better or worse.
-        rules: The rules that define it.
-    """
+    """How a metric is shown and compared."""
 
     title: str
-    unit: str
-    scale: float = 1
+    unit: str  # that a table shows
+    scale: float = 1  # what a value is multiplied with to be in that unit
     higher_is_better: bool = True
-    margin: float = 1
-    rules: tuple[str, ...] = tuple(RULES)
+    margin: float = 1  # in that unit, the difference from which on a case counts as better or worse
+    rules: tuple[str, ...] = tuple(RULES)  # that define it
 
     @property
     def difference_unit(self) -> str:
@@ -69,14 +60,9 @@ def scores(
     With both masks non-empty the rules agree. `published`: a prediction where the reference is empty counts as
     perfect (Dice and IoU 1, HD95 0), and an empty prediction as Dice and IoU 0 and HD95 0, also where the reference is
     empty. `nnunet`: a class absent in both is not counted, a false positive is 0, and HD95, which nnU-Net does not
-    define, is not counted where one mask is empty. Pixel accuracy is the same under both.
-
-    Args:
-        metrics: Keys of `METRICS` by rule; HD95 in voxels belongs to `published`, HD95 in mm to `nnunet`.
-        classes: Names of the labels 1, 2, ...
-        prediction: The predicted label map, of any number of dimensions.
-        reference: The reference label map of the same shape.
-        spacing: Voxel size in mm along each axis; used by `hd95_mm` alone.
+    define, is not counted where one mask is empty. Pixel accuracy is the same under both. The label maps are of one
+    shape with any number of dimensions, their labels 1, 2, ... are the classes; the voxel size in mm, along each axis,
+    is used by `hd95_mm` alone.
 
     Yields:
         Rule, metric, class, and the value, a fraction, in voxels or in mm; NaN for what is not counted.

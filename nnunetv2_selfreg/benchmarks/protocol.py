@@ -80,31 +80,8 @@ class Protocol:
         return self.subset is None or re.fullmatch(self.subset, case) is not None
 
     def cluster_of(self, case: str) -> str:
-        """Names the independent unit that a case belongs to.
-
-        Raises:
-            SelfRegError: The case is not named as this benchmark names its cases.
-        """
-        if self.cluster is None:
-            return case
-        match = re.fullmatch(self.cluster, case)
+        """The independent unit that a case belongs to; SelfRegError if the case is not named as it should be."""
+        match = re.fullmatch(self.cluster or "(.*)", case)
         if match is None:
             raise SelfRegError(f"case {case} is not named as {self.title} names its cases ({self.cluster})")
         return match[1]
-
-    def name(self, fold: str, size: str | None) -> str:
-        """Names the protocol of a run, which the rows of one table share.
-
-        Args:
-            fold: `ensemble`, or the fold's number.
-            size: The image size, where it is part of the protocol.
-        """
-        folds = "ensemble of folds" if fold == ENSEMBLE else "each fold alone"
-        return f"{folds}, {size}" if size else folds
-
-    def incomplete(self, cases: int, clusters: int) -> str | None:
-        """Says what a test set lacks; None if it is complete or its size is not known."""
-        for have, wanted, unit in ((clusters, self.clusters, self.unit), (cases, self.cases, self.volumes)):
-            if wanted is not None and have < wanted:
-                return f"{wanted - have} of {wanted} {unit} missing"
-        return None

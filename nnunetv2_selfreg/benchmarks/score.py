@@ -1,5 +1,7 @@
 """Every test case of a benchmark scored by the benchmark's rule and by nnU-Net's, with what made the predictions."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -15,9 +17,9 @@ from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.benchmarks.metrics import Labels, scores
 from nnunetv2_selfreg.benchmarks.protocol import ENSEMBLE, NATIVE, SMALL, Protocol
 from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
-from nnunetv2_selfreg.benchmarks.training import describe_training
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed, read_json, write_json, write_text
+from nnunetv2_selfreg.model_folder import CHECKPOINT, ModelFolder, load_checkpoint
 
 COLUMNS = "benchmark protocol rule trainer plans configuration fold seed case cluster class metric value".split()
 FOLDS = 5
@@ -26,27 +28,16 @@ GEOMETRY_TOLERANCE = 1e-3  # mm; files keep spacing and origin in single precisi
 
 @dataclass(frozen=True)
 class Run:
-    """Predictions of one model for one benchmark.
+    """Predictions of one model for one benchmark."""
 
-    Attributes:
-        benchmark: A key of `PROTOCOLS`.
-        predictions: The folder of predicted label maps.
-        references: The folder of reference label maps.
-        dataset_json: `dataset.json` of the data set that these belong to.
-        model: The model folder; None for predictions that are not nnU-Net's, which are named after the results file.
-        fold: The fold that predicted, or `ensemble`.
-        folds: The folds of the ensemble; None for every one that the model has.
-        seed: Of the training, where several of the same fold are compared.
-    """
-
-    benchmark: str
-    predictions: Path
+    benchmark: str  # a key of PROTOCOLS
+    predictions: Path  # folder of label maps
     references: Path
-    dataset_json: Path
-    model: Path | None = None
-    fold: str = ENSEMBLE
-    folds: Sequence[int] | None = None
-    seed: int | None = None
+    dataset_json: Path  # of the data set that these belong to
+    model: Path | None = None  # its folder; without one the run is named after the results file
+    fold: str = ENSEMBLE  # that predicted
+    folds: Sequence[int] | None = None  # of the ensemble; None for every one that the model has
+    seed: int | None = None  # of the training, where several of the same fold are compared
 
 
 def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict[str, Any]:
@@ -78,36 +69,80 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict
     for case in cases:
         pair = _read_pair(reader, run, case + ending, len(benchmark.classes))
         sizes.add(_size(run.benchmark, case, pair[1]))
-        for rule, metric, name, value in scores(benchmark.metrics, benchmark.classes, *pair):
-            rows.append({"rule": rule, "case": case, "class": name, "metric": metric, "value": value})
+        found = scores(benchmark.metrics, benchmark.classes, *pair)
+        rows += [(case, clusters[case], *values) for values in found]
     if len(sizes) > 1:
         raise SelfRegError(f"{run.references} mixes images of {SMALL} with others; score each size alone")
-    protocol = benchmark.name(run.fold, sizes.pop())
-
-    torch = training.pop("torch") or [version("torch")]
+    folds = "ensemble of folds" if run.fold == ENSEMBLE else "each fold alone"
+    torch = ", ".join(training.pop("torch") or [version("torch")])
     sidecar = {
         "benchmark": run.benchmark,
-        "protocol": protocol,
+        "protocol": ", ".join(filter(None, (folds, *sizes))),
         "fold": run.fold,
         "seed": run.seed,
         **training,
-        "versions": {
-            "nnunetv2": version("nnunetv2"),
-            "nnunetv2-selfreg": __version__,
-            "torch": ", ".join(torch),
-        },
+        "versions": {"nnunetv2": version("nnunetv2"), "nnunetv2-selfreg": __version__, "torch": torch},
         "cases": len(cases),
         "clusters": len(set(clusters.values())),
-        "incomplete": _incomplete(run, benchmark, converted, clusters, unpredicted, training["epochs"]),
         "missing": {**converted.get("missing", {}), "predictions": unpredicted},
     }
-    table = pd.DataFrame(rows)
-    table["cluster"] = table["case"].map(clusters)
-    same = {name: sidecar[name] for name in COLUMNS if name in sidecar}
-    table = table.assign(**same | {"seed": "" if run.seed is None else str(run.seed)})
+    sidecar["incomplete"] = _incomplete(benchmark, sidecar, converted.get("complete", True))
+    table = pd.DataFrame(rows, columns=["case", "cluster", "rule", "metric", "class", "value"])
+    table = table.assign(**{name: sidecar[name] for name in COLUMNS if name in sidecar})
     write_json(output.with_suffix(".json"), sidecar)
     write_text(output, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
     return sidecar
+
+
+def describe_training(model: Path, fold: str, folds: Sequence[int] | None = None) -> dict[str, Any]:
+    """Reads how a model was trained.
+
+    Args:
+        model: The model folder, `DATASET/TRAINER__PLANS__CONFIGURATION`.
+        fold: The fold that predicted, or `ensemble`.
+        folds: The folds of the ensemble; None for every numbered fold of the model.
+
+    Returns:
+        `trainer`, `plans`, `configuration`, `dataset`; `stock`, the name of the stock trainer that a SelfReg trainer is
+        made of, None for a stock trainer; `network`, a digest of the configuration without SelfReg's settings, equal
+        for models that differ in these alone; `selfreg`, the settings that the training used, None for a stock trainer;
+        `epochs` by fold, None where there is no final checkpoint; `torch` versions of the training.
+
+    Raises:
+        SelfRegError: The folder is not a model folder, lacks the fold, a file in it cannot be read, or its trainer is
+            not installed.
+    """
+    folder = ModelFolder.open(model)
+    dataset = folder.plans.get("dataset_name")
+    network = {key: value for key, value in folder.resolved.items() if key not in ("selfreg", "inherits_from")}
+    digest = hashlib.sha256(json.dumps({"dataset": dataset, **network}, sort_keys=True).encode()).hexdigest()
+    places = _fold_folders(folder.path, fold, folds)
+    logs = [read_json(path, "log of nnU-Net") for place in places if (path := place / "debug.json").is_file()]
+    epochs = {
+        place.name.removeprefix("fold_"): int(load_checkpoint(path)["current_epoch"]) if path.is_file() else None
+        for place in places
+        for path in [place / CHECKPOINT]
+    }
+    return {
+        "trainer": folder.trainer,
+        "plans": folder.plans_name,
+        "configuration": folder.configuration,
+        "dataset": dataset or folder.dataset,
+        "stock": folder.stock_name,
+        "network": digest[:16],
+        "selfreg": folder.settings.as_plans() if folder.settings else None,
+        "epochs": epochs,
+        "torch": sorted({log["torch_version"] for log in logs if "torch_version" in log}),
+    }
+
+
+def _fold_folders(model: Path, fold: str, folds: Sequence[int] | None) -> list[Path]:
+    there = sorted(path.name for path in model.glob("fold_*") if path.is_dir())
+    numbers = sorted(int(number) for name in there if (number := name.removeprefix("fold_")).isdecimal())
+    wanted = [f"fold_{name}" for name in ((numbers if folds is None else folds) if fold == ENSEMBLE else [fold])]
+    if missing := [name for name in wanted or ["fold"] if name not in there]:
+        raise SelfRegError(f"--fold {fold}: {model} has no {missing[0]}; folds there: {listed(there, 10)}")
+    return [model / name for name in wanted]
 
 
 def _check_dataset(run: Run, benchmark: Protocol, dataset: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -204,26 +239,19 @@ def _size(name: str, case: str, reference: Labels) -> str | None:
     return size
 
 
-def _incomplete(
-    run: Run,
-    benchmark: Protocol,
-    converted: Mapping[str, Any],
-    clusters: Mapping[str, str],
-    unpredicted: Sequence[str],
-    epochs: Mapping[str, Any],
-) -> list[str]:
-    """Says everything in which a run falls short of its protocol."""
-    missing = converted.get("missing", {})
-    test = benchmark.incomplete(len(clusters), len(set(clusters.values())))
-    if test is None and (lacking := len(missing.get("test", [])) + len(unpredicted)):
-        test = f"{lacking} of {len(clusters) + lacking} {benchmark.volumes} missing"
-    lines = [test] if test else []
+def _incomplete(benchmark: Protocol, sidecar: Mapping[str, Any], complete: bool) -> list[str]:
+    """Says everything in which a run falls short of its protocol; `complete` is what its converter says."""
+    missing, cases = sidecar["missing"], sidecar["cases"]
+    wanted = [(sidecar["clusters"], benchmark.clusters, benchmark.unit), (cases, benchmark.cases, benchmark.volumes)]
+    lacking = len(missing.get("test", [])) + len(missing["predictions"])
+    wanted.append((cases, cases + lacking, benchmark.volumes))
+    lines = [f"{total - have} of {total} {unit} missing" for have, total, unit in wanted if total and have < total][:1]
     if missing.get("train"):
         lines.append(f"missing in training: {listed(missing['train'])}")
     for lack in missing.get("train or test", []):  # of a split that is drawn over what is there
         lines.append(f"{lack} missing in training or test, so another split was drawn")
-    if not lines and not converted.get("complete", True):
+    if not lines and not complete:
         lines.append("converted data set incomplete")
-    if run.fold == ENSEMBLE and epochs and len(epochs) != FOLDS:
-        lines.append(f"{len(epochs)} of {FOLDS} folds in the ensemble")
+    if sidecar["fold"] == ENSEMBLE and sidecar["epochs"] and len(sidecar["epochs"]) != FOLDS:
+        lines.append(f"{len(sidecar['epochs'])} of {FOLDS} folds in the ensemble")
     return lines

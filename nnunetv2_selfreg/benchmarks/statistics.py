@@ -7,7 +7,6 @@ Scores come as arrays of shape (cases, classes), with NaN for what a rule does n
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import frexp, fsum, isnan, nan, sqrt
 
@@ -18,48 +17,6 @@ from scipy.stats import wilcoxon
 
 Scores = NDArray[np.float64]
 RESAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class Spread:
-    """The mean of several trainings, and how far they differ.
-
-    Attributes:
-        mean: Their mean; NaN of none.
-        sd: Their sample standard deviation; None of a single one.
-        low: Lower end of the mean's 95 % interval by Student's t; None of a single one.
-        high: Upper end.
-    """
-
-    mean: float
-    sd: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One training's scores minus another's, such as SelfReg minus stock.
-
-    Attributes:
-        mean: Difference of the two means.
-        low: Lower end of its 95 % bootstrap confidence interval; None with fewer than two clusters.
-        high: Upper end.
-        p: Of the two-sided Wilcoxon signed-rank test on the clusters' mean differences; None likewise.
-        better: Cases that are better by more than the margin.
-        worse: Cases that are worse by more than the margin.
-        cases: Cases that are counted in both.
-        clusters: Independent units that these come from.
-    """
-
-    mean: float
-    low: float | None
-    high: float | None
-    p: float | None
-    better: int
-    worse: int
-    cases: int
-    clusters: int
 
 
 def exact_mean(values: Iterable[float]) -> float:
@@ -78,15 +35,20 @@ def case_means(scores: Scores) -> Scores:
     return np.array([exact_mean(row) for row in scores.tolist()])
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Mean, deviation and interval over folds, repetitions or seeds; NaN is left out."""
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The mean of several trainings, and how far they differ: over folds, repetitions or seeds.
+
+    Returns:
+        `mean`; `sd`, the sample standard deviation; `low` and `high`, the ends of the mean's 95 % interval by Student's
+        t. NaN is left out; without two values all but the mean are NaN.
+    """
     counted = [value for value in values if not isnan(value)]
     middle, freedom = exact_mean(counted), len(counted) - 1
-    if freedom < 1:
-        return Spread(middle, None, None, None)
-    deviation = sqrt(fsum((value - middle) ** 2 for value in counted) / freedom)
-    half = float(student.ppf(0.975, freedom)) * deviation / sqrt(len(counted))
-    return Spread(middle, deviation, middle - half, middle + half)
+    deviation = half = nan
+    if freedom > 0:
+        deviation = sqrt(fsum((value - middle) ** 2 for value in counted) / freedom)
+        half = float(student.ppf(0.975, freedom)) * deviation / sqrt(len(counted))
+    return {"mean": middle, "sd": deviation, "low": middle - half, "high": middle + half}
 
 
 def is_beyond(gain: Scores, margin: float) -> NDArray[np.bool_]:
@@ -101,7 +63,7 @@ def difference(
     margin: float,
     higher_is_better: bool = True,
     seed: int = 0,
-) -> Difference:
+) -> dict[str, float]:
     """Compares two trainings on the same cases.
 
     The interval is a percentile bootstrap that resamples clusters (patients or images) with all their cases, the same
@@ -117,12 +79,14 @@ def difference(
         seed: Of the bootstrap.
 
     Returns:
-        The difference; its mean is NaN where one of the two has no case that is counted.
+        `mean`, of `mine` minus that of `other`; `low` and `high`, the ends of its 95 % interval, and `p`, NaN with
+        fewer than two clusters; how many cases are `better` and `worse` by more than the margin; how many `cases` are
+        counted in both, and of how many `clusters`.
     """
     per_case = case_means(mine - other)
     counted = ~np.isnan(per_case)
     names = np.unique(clusters[counted])
-    low = high = p = None
+    low = high = p = nan
     if len(names) > 1:
         per_cluster = [exact_mean(per_case[counted & (clusters == name)]) for name in names]
         ends = np.nanpercentile(bootstrap(mine, other, clusters, RESAMPLES, seed), (2.5, 97.5))
@@ -130,22 +94,12 @@ def difference(
         p = float(wilcoxon(per_cluster).pvalue) if any(per_cluster) else 1.0
     gain = per_case[counted] if higher_is_better else -per_case[counted]
     better, worse = (int(np.count_nonzero(is_beyond(side, margin))) for side in (gain, -gain))
-    return Difference(mean(mine) - mean(other), low, high, p, better, worse, int(counted.sum()), len(names))
+    found = {"mean": mean(mine) - mean(other), "low": low, "high": high, "p": p, "better": better, "worse": worse}
+    return found | {"cases": int(counted.sum()), "clusters": len(names)}
 
 
 def bootstrap(mine: Scores, other: Scores, clusters: NDArray[np.str_], resamples: int, seed: int) -> Scores:
-    """Differences of the means in samples of clusters drawn with replacement.
-
-    Args:
-        mine: Scores (cases, classes).
-        other: Scores (cases, classes).
-        clusters: The unit of each case (cases).
-        resamples: How many samples to draw.
-        seed: Of the draws.
-
-    Returns:
-        One difference per sample (resamples).
-    """
+    """Differences of the means in samples of clusters drawn with replacement: one per sample (resamples)."""
     names, index = np.unique(clusters, return_inverse=True)
     draws = _draws(len(names), resamples, seed)
     members = (index == np.arange(len(names))[:, None]).astype(float)

@@ -16,8 +16,7 @@ from medpy.metric import binary
 from PIL import Image
 
 from nnunetv2_selfreg import cli
-from nnunetv2_selfreg.benchmarks.score import Run, write_scores
-from nnunetv2_selfreg.benchmarks.training import describe_training
+from nnunetv2_selfreg.benchmarks.score import Run, describe_training, write_scores
 from nnunetv2_selfreg.errors import SelfRegError
 
 SPACING = (1.5, 1.4, 8.0)  # of x, y and z
