@@ -9,16 +9,7 @@ from functools import partial
 
 from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, Part, Survey
 from nnunetv2_selfreg.benchmarks.protocol import Protocol
-from nnunetv2_selfreg.benchmarks.published import (
-    BASELINE,
-    LATER,
-    OF_VOLUMES,
-    PAPER,
-    RELEASE,
-    REVISITED,
-    cross_validation,
-    row,
-)
+from nnunetv2_selfreg.benchmarks.published import BASELINE, LATER, OF_VOLUMES, PAPER, RELEASE, REVISITED, rows
 from nnunetv2_selfreg.benchmarks.volumes import write_volume
 
 PATIENTS = range(1, 101)
@@ -40,18 +31,21 @@ PROTOCOLS = {
         unit="patients",
         volumes="volumes",
         cluster=r"(patient\d{3})_frame\d{2}",
-        published=(
-            row("U-Net", 89.68, PAPER, BASELINE),
-            row("SelfReg-UNet", 91.43, PAPER, _CHOSEN, "dice", CLASSES, (88.92, 89.49, 95.88)),
-            row("SwinUnet", 90.0, PAPER, BASELINE, "dice", CLASSES, (88.55, 85.62, 95.83)),
-            row("SelfReg-SwinUnet", 91.49, PAPER, _CHOSEN, "dice", CLASSES, (89.49, 89.27, 95.7)),
-            row("MSVM-UNet", 92.58, "Chen et al., MSVM-UNet, arXiv 2408.13735", LATER),
-            row("nnFormer", 92.06, "Zhou et al., nnFormer, arXiv 2109.03201", LATER),
-            cross_validation("nnU-Net 3d_fullres (original)", 91.54, REVISITED),
-            cross_validation("nnU-Net 3d_fullres (ResEnc M)", 91.99, REVISITED),
-            cross_validation("MedNeXt-L k3", 92.65, REVISITED),
-            cross_validation("nnU-Net 2d", 91.65, RELEASE),
-            cross_validation("nnU-Net ensemble", 92.28, RELEASE),
+        published=rows(
+            f"""
+            U-Net                           | dice | 89.68                   | {PAPER} | {BASELINE}
+            SelfReg-UNet                    | dice | 91.43 88.92 89.49 95.88 | {PAPER} | {_CHOSEN}
+            SwinUnet                        | dice | 90    88.55 85.62 95.83 | {PAPER} | {BASELINE}
+            SelfReg-SwinUnet                | dice | 91.49 89.49 89.27 95.7  | {PAPER} | {_CHOSEN}
+            MSVM-UNet                       | dice | 92.58 | Chen et al., MSVM-UNet, arXiv 2408.13735 | {LATER}
+            nnFormer                        | dice | 92.06 | Zhou et al., nnFormer, arXiv 2109.03201 | {LATER}
+            nnU-Net 3d_fullres (original)   | dice | 91.54 | {REVISITED} |
+            nnU-Net 3d_fullres (ResEnc M)   | dice | 91.99 | {REVISITED} |
+            MedNeXt-L k3                    | dice | 92.65 | {REVISITED} |
+            nnU-Net 2d                      | dice | 91.65 | {RELEASE} |
+            nnU-Net ensemble                | dice | 92.28 | {RELEASE} |
+            """,
+            CLASSES,
         ),
     )
 }
@@ -63,21 +57,19 @@ def _sort(survey: Survey) -> None:
         part: Part = "test" if number in TEST else "train"
         mine = [(name, label) for name, label in survey.files if name.startswith(patient)]
         if not mine:
-            survey.lacks(part, patient)
+            survey.lacks(part, patient, "missing", patient)
             continue
         labelled = {name for name, label in mine if label}
         frames = _frames(survey, patient) or labelled
         for name in sorted(frames):
             survey.pair(name, part)
-        for name in sorted(labelled - frames):
-            survey.problem("extra", name)
+        survey.problem("extra", *sorted(labelled - frames))
     survey.leave_out(name[:10] for name, _ in survey.files if int(name[7:10]) not in PATIENTS)
 
 
 def _frames(survey: Survey, patient: str) -> set[str]:
     """The names of end-diastole and end-systole by the patient's Info.cfg; none, and a problem, if it does not tell."""
-    info = survey.files.pop((patient, False), None)
-    if info is None:
+    if (info := survey.files.pop((patient, False), None)) is None:
         survey.problem("missing", f"{patient}/Info.cfg")
         return set()
     try:

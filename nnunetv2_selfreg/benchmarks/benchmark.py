@@ -117,14 +117,19 @@ class Survey:
             benchmark.sort(survey)
         return survey
 
-    def problem(self, kind: Problem, what: str) -> None:
-        """Notes what is wrong."""
-        self.problems.setdefault(kind, []).append(what)
+    def problem(self, kind: Problem, *what: str) -> None:
+        """Notes what is wrong, if anything."""
+        if what:
+            self.problems.setdefault(kind, []).extend(what)
 
-    def lacks(self, part: str, name: str, what: str | None = None) -> None:
-        """Notes a case that is not there; `what` names the file that it lacks."""
-        self.missing.setdefault(part, []).append(name)
-        self.problem("missing", what or name)
+    def told(self) -> str:
+        """The problems in a line; empty without any."""
+        return "; ".join(f"{len(names)} {kind}: {listed(names, SHOWN)}" for kind, names in self.problems.items())
+
+    def lacks(self, part: str, case: str, kind: Problem, what: str) -> None:
+        """Notes a case that cannot be written, and what is wrong."""
+        self.missing.setdefault(part, []).append(case)
+        self.problem(kind, what)
 
     def pair(self, name: str, part: Part) -> None:
         """Makes a case of a name's image and annotation, or notes which of them it lacks."""
@@ -132,53 +137,42 @@ class Survey:
         case = self.benchmark.case.format(name)
         if image and (label or self.benchmark.unlabelled(image)):
             self.cases.append(ArchiveCase(case, part, image, label))
-        elif image or label:
-            self.lacks(part, case, self.benchmark.templates[1 if image else 0].format(name))
         else:
-            self.lacks(part, case)
+            lacking = self.benchmark.templates[1 if image else 0].format(name) if image or label else case
+            self.lacks(part, case, "missing", lacking)
 
     def leave_out(self, names: Iterable[str]) -> None:
         """Tells the user about names that are no part of the protocol."""
         if others := sorted(set(names)):
-            unit = self.benchmark.protocol.unit
-            self.notes.append(
-                f"left out {len(others)} {unit} that are no part of this protocol: {listed(others, SHOWN)}"
-            )
+            what = f"{len(others)} {self.benchmark.protocol.unit} that are no part of this protocol"
+            self.notes.append(f"left out {what}: {listed(others, SHOWN)}")
 
 
-def listed_split(train: Iterable[str], test: Iterable[str], others: int | None = None) -> Callable[[Survey], None]:
+def sort_listed(survey: Survey, train: Iterable[str], test: Iterable[str], others: int | None = None) -> None:
     """Sorts an archive whose names are published; `others` more may be in it, any number if None."""
-    names: dict[Part, list[str]] = {"train": list(train), "test": list(test)}
-
-    def sort(survey: Survey) -> None:
-        for part in names:
-            for name in names[part]:
-                survey.pair(name, part)
-        rest = sorted({survey.benchmark.case.format(name) for name, _ in survey.files})
-        if others is None or len(rest) <= others:
-            survey.leave_out(rest)
-        else:
-            for name in rest:
-                survey.problem("extra", name)
-
-    return sort
+    for name in train:
+        survey.pair(name, "train")
+    for name in test:
+        survey.pair(name, "test")
+    rest = sorted({survey.benchmark.case.format(name) for name, _ in survey.files})
+    if others is None or len(rest) <= others:
+        survey.leave_out(rest)
+    else:
+        survey.problem("extra", *rest)
 
 
-def drawn_split(count: int) -> Callable[[Survey], None]:
+def sort_drawn(survey: Survey, count: int) -> None:
     """Sorts an archive of so many pictures whose names and split are not published: a fifth is drawn for the test.
 
     NumPy's `default_rng(0)` permutes the sorted names; the first ones are drawn.
     """
-
-    def sort(survey: Survey) -> None:
-        names = sorted({name for name, _ in survey.files})
-        order = np.random.default_rng(SEED).permutation(len(names))
-        test = {names[index] for index in order[: round(TEST_SHARE * len(names))]}
-        for name in names:
-            survey.pair(name, "test" if name in test else "train")
-        if len(names) < count:
-            survey.lacks("train or test", f"{count - len(names)} of {count} pictures (their names are not published)")
-        elif len(names) > count:
-            survey.problem("extra", f"{len(names) - count} pictures over {count}")
-
-    return sort
+    names = sorted({name for name, _ in survey.files})
+    order = np.random.default_rng(SEED).permutation(len(names))
+    test = {names[index] for index in order[: round(TEST_SHARE * len(names))]}
+    for name in names:
+        survey.pair(name, "test" if name in test else "train")
+    if len(names) < count:
+        lacking = f"{count - len(names)} of {count} pictures (their names are not published)"
+        survey.lacks("train or test", lacking, "missing", lacking)
+    elif len(names) > count:
+        survey.problem("extra", f"{len(names) - count} pictures over {count}")

@@ -1,31 +1,30 @@
 """`nnUNetv2_selfreg convert`: a benchmark's archive to an nnU-Net raw data set with the benchmark's own split."""
 
 import argparse
+import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from nnunetv2_selfreg import __version__
-from nnunetv2_selfreg.benchmarks.benchmark import SHOWN, Benchmark, CaseError, Staging, Survey
-from nnunetv2_selfreg.benchmarks.raw import PREPROCESSED, SPLITS, RawDataset, make_splits
+from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, CaseError, Staging, Survey
 from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS
 from nnunetv2_selfreg.benchmarks.source import collect
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import listed
+from nnunetv2_selfreg.files import PARTIAL, new_folder, write_text
 
 SIZES = (224,)
+RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
+SPLITS = "splits_final.json"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Converts one archive and prints what was written and what to do next.
-
-    Args:
-        arguments: The command line after `nnUNetv2_selfreg convert`.
-
-    Returns:
-        The exit code, 0.
+    """Converts one archive and prints what was written and what to do next; gives the exit code, 0.
 
     Raises:
         SelfRegError: The archive is not what the protocol asks for, or the data set cannot be written.
@@ -37,48 +36,36 @@ def main(arguments: Sequence[str]) -> int:
     if parsed.instances and (not benchmark.instances or parsed.size):
         raise SelfRegError("--instances: only monuseg has instance ids, at its own size; leave it out")
     number = parsed.number or benchmark.number + bool(parsed.size)
-    raw = RawDataset.claim(f"Dataset{number:03d}_{benchmark.dataset}{parsed.size or ''}", parsed.overwrite)
-    with raw.staging() as folder:
-        staging = Staging(folder, benchmark.ending, parsed.size, parsed.instances)
-        survey = convert(benchmark, parsed.sources, staging, parsed.allow_incomplete)
+    folder = _claim(f"Dataset{number:03d}_{benchmark.dataset}{parsed.size or ''}", parsed.overwrite)
+    with _staged(folder, parsed.overwrite) as new:
+        staging = Staging(new, benchmark.ending, parsed.size, parsed.instances)
+        survey = _convert(benchmark, parsed.sources, staging, parsed.allow_incomplete)
         train, test = staging.names("train"), staging.names("test")
         if not train:
             raise SelfRegError(f"{parsed.sources[0]} holds no training case that can be used; nnU-Net needs some")
-        protocol = benchmark.protocol
-        splits = make_splits({name: protocol.cluster_of(name) for name in train}) if protocol.cluster else []
-        if splits:
-            raw.write_splits(splits, folder)
-        _write_dataset_json(benchmark, survey, staging, len(train))
+        if survey.problems:
+            survey.notes.append(f"incomplete, and marked so in dataset.json: {survey.told()}")
+        _write_dataset_json(survey, staging, len(train))
+        patients = {name: benchmark.protocol.cluster_of(name) for name in train} if benchmark.protocol.cluster else {}
+        if folds := _write_folds(patients, new, folder, parsed.overwrite):
+            survey.notes.append(folds)
     counts = [f"{len(train)} training and {len(test)} test cases"]
     counts += [f"{count} {what}" for what, count in staging.skipped.items() if count]
-    print(f"wrote {raw.folder}: {'; '.join(counts)}", *survey.notes, sep="\n")
-    if survey.problems:
-        print(f"incomplete, and marked so in dataset.json: {_problems(survey)}")
-    if splits and raw.splits:
-        print(f"wrote {len(splits)} folds to {raw.splits}, where nnU-Net reads them")
-    elif splits:
-        place = f"{PREPROCESSED}/{raw.folder.name}/{SPLITS}"
-        print(f"{PREPROCESSED} is not set: before training, copy {raw.folder / SPLITS} to {place}")
-    print("next")
+    print(f"wrote {folder}: {'; '.join(counts)}", *survey.notes, "next", sep="\n")
     print(f"  nnUNetv2_plan_and_preprocess -d {number} -c 2d --verify_dataset_integrity")
     return 0
 
 
-def convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, allow_incomplete: bool = False) -> Survey:
-    """Writes the images and labels of a data set.
+def _convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, allow_incomplete: bool) -> Survey:
+    """Writes the images and labels of a benchmark's archives, or of the folders that they unpack to."""
 
-    Args:
-        benchmark: The benchmark.
-        sources: Its archives, or the folders that they unpack to.
-        staging: Where to.
-        allow_incomplete: Whether to leave out what is missing or cannot be used.
+    def refuse() -> None:
+        if survey.problems and not allow_incomplete:
+            raise SelfRegError(
+                f"{benchmark.protocol.dataset} is not complete: {survey.told()}; mend this, or add --allow-incomplete "
+                "to leave these out and mark the result"
+            )
 
-    Returns:
-        What the archives hold, and what was left out.
-
-    Raises:
-        SelfRegError: The sources are another archive or are not complete.
-    """
     unpacked = staging.folder / "unpacked"
     unpacked.mkdir()
     survey = Survey.of(benchmark, collect(sources, benchmark.wanted, unpacked))
@@ -87,24 +74,73 @@ def convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, all
             f"{sources[0]} is not {benchmark.dataset}'s archive: no {benchmark.example} in it; "
             "documentation/datasets.md shows the layout"
         )
-    _refuse(benchmark, survey, allow_incomplete)
+    refuse()
     for kind in ("images", "labels"):  # a part without cases is an empty folder
         staging.folder_of(kind, "train"), staging.folder_of(kind, "test")
     for case in tqdm(survey.cases, desc=benchmark.protocol.dataset, unit="case", disable=None):
         try:
             benchmark.write(case, staging)
         except CaseError as error:
-            survey.problem(error.kind, str(error))
-            survey.missing[case.part].append(case.name)
-    _refuse(benchmark, survey, allow_incomplete)
+            survey.lacks(case.part, case.name, error.kind, str(error))
+    refuse()
     shutil.rmtree(unpacked)
     return survey
 
 
-def _write_dataset_json(benchmark: Benchmark, survey: Survey, staging: Staging, training_cases: int) -> None:
+def _claim(name: str, overwrite: bool) -> Path:
+    """Gives the folder of a data set `DatasetNNN_Name`, whose name and id must be free."""
+    raw = os.environ.get(RAW)
+    if not raw:
+        raise SelfRegError(f"{RAW} is not set; export {RAW}=/path/to/{RAW}")
+    number = name.removeprefix("Dataset").split("_")[0]
+    for root in filter(None, map(os.environ.get, (RAW, PREPROCESSED, RESULTS))):
+        for other in sorted(Path(root).glob(f"Dataset{number}*")):
+            if other.is_dir() and other.name != name:
+                raise SelfRegError(f"id {number} belongs to {other} already; choose another with -d")
+    folder = Path(raw, name)
+    if folder.exists() and not overwrite:
+        raise SelfRegError(f"{folder} exists already; replace it with --overwrite, or choose another id with -d")
+    return folder
+
+
+def _staged(folder: Path, overwrite: bool) -> AbstractContextManager[Path]:
+    """As `files.new_folder`; what a killed conversion of the same data set left behind is removed first."""
+    for left in folder.parent.glob(f"{PARTIAL}*/{folder.name}"):
+        shutil.rmtree(left.parent)
+    return new_folder(folder, may_replace=lambda _: overwrite)
+
+
+def _write_folds(groups: Mapping[str, str], staging: Path, folder: Path, overwrite: bool) -> str | None:
+    """Writes nnU-Net's five random folds, drawn over the groups (of patients) of the cases in place of the cases.
+
+    Of fewer than five groups there are as many folds, and none of a single group. Gives a line for the user that says
+    where the folds are, or what is left to do. Other folds where nnU-Net reads them are replaced with `overwrite` only.
+    """
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    names = sorted(set(groups.values()))
+    if len(names) < 2:
+        return None
+    folds = [
+        {part: sorted(case for case, group in groups.items() if group in set(fold[part])) for part in ("train", "val")}
+        for fold in generate_crossval_split(names, n_splits=min(5, len(names)))
+    ]
+    text = json.dumps(folds, indent=4) + "\n"
+    write_text(staging / SPLITS, text)
+    preprocessed = os.environ.get(PREPROCESSED)
+    path = Path(preprocessed or PREPROCESSED, folder.name, SPLITS)
+    if not preprocessed:
+        return f"{PREPROCESSED} is not set: before training, copy {folder / SPLITS} to {path}"
+    if path.exists() and not overwrite and path.read_bytes() != text.encode():
+        raise SelfRegError(f"{path} holds other folds; remove it, or replace it with --overwrite")
+    write_text(path, text)
+    return f"wrote {len(folds)} folds to {path}, where nnU-Net reads them"
+
+
+def _write_dataset_json(survey: Survey, staging: Staging, training_cases: int) -> None:
     from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
-    size = staging.size
+    benchmark, size = survey.benchmark, staging.size
     resized = f"; pictures and masks resized to {size}x{size}, bilinearly, masks then > 0" if size else ""
     generate_dataset_json(
         str(staging.folder),
@@ -127,18 +163,6 @@ def _write_dataset_json(benchmark: Benchmark, survey: Survey, staging: Staging, 
     )
 
 
-def _refuse(benchmark: Benchmark, survey: Survey, allow_incomplete: bool) -> None:
-    if survey.problems and not allow_incomplete:
-        raise SelfRegError(
-            f"{benchmark.protocol.dataset} is not complete: {_problems(survey)}; mend this, or add --allow-incomplete "
-            "to leave these out and mark the result"
-        )
-
-
-def _problems(survey: Survey) -> str:
-    return "; ".join(f"{len(names)} {kind}: {listed(names, SHOWN)}" for kind, names in survey.problems.items())
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_selfreg convert",
@@ -153,11 +177,10 @@ def _parser() -> argparse.ArgumentParser:
     number = f"of the data set; default: {numbers}, one more with --size"
     parser.add_argument("-d", dest="number", type=_number, metavar="ID", help=number)
     parser.add_argument("--size", type=int, choices=SIZES, help="resize as the protocol trains (glas, monuseg)")
-    parser.add_argument("--instances", action="store_true", help="write instance ids besides (monuseg)")
-    incomplete = "leave out what cannot be used and mark the result"
-    parser.add_argument("--allow-incomplete", action="store_true", help=incomplete)
-    overwrite = "replace the data set of this name, and its folds where nnU-Net reads"
-    parser.add_argument("--overwrite", action="store_true", help=overwrite)
+    flag = partial(parser.add_argument, action="store_true")
+    flag("--instances", help="write instance ids besides (monuseg)")
+    flag("--allow-incomplete", help="leave out what cannot be used and mark the result")
+    flag("--overwrite", help="replace the data set of this name, and its folds where nnU-Net reads")
     return parser
 
 

@@ -9,13 +9,14 @@ and without lesion, are written besides (`imagesTsWhole`, `labelsTsWhole`), as t
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from nnunetv2_selfreg.benchmarks.benchmark import SEED, ArchiveCase, Benchmark, Staging, drawn_split
+from nnunetv2_selfreg.benchmarks.benchmark import SEED, ArchiveCase, Benchmark, Staging, sort_drawn
 from nnunetv2_selfreg.benchmarks.pictures import Bytes, Mask, binary, read_pair, write_pair
 from nnunetv2_selfreg.benchmarks.protocol import Protocol
-from nnunetv2_selfreg.benchmarks.published import OF_PIXELS, RERUN, THIRD_PARTY, row
+from nnunetv2_selfreg.benchmarks.published import OF_PIXELS, RERUN, THIRD_PARTY, rows
 
 PICTURES = 660
 PATCH, STRIDE = 1536, 512
@@ -29,7 +30,7 @@ _PATCHES = Protocol(
     metrics=OF_PIXELS,
     volumes="patches",
     cluster=r"(.+)_y\d+_x\d+",
-    published=(row("SelfReg-UNet", 96.28, RERUN, THIRD_PARTY, "pixel_accuracy"),),
+    published=rows(f"SelfReg-UNet | pixel_accuracy | 96.28 | {RERUN} | {THIRD_PARTY}"),
 )
 PROTOCOLS = {
     "digestpath": _PATCHES,
@@ -39,7 +40,7 @@ PROTOCOLS = {
         split="validation part of a seeded 80/20 split of ours; the published split is not known",
         volumes="images",
         cluster=None,
-        published=(row("SelfReg-UNet", 97.77, RERUN, THIRD_PARTY, "pixel_accuracy"),),
+        published=rows(f"SelfReg-UNet | pixel_accuracy | 97.77 | {RERUN} | {THIRD_PARTY}"),
     ),
 }
 
@@ -49,13 +50,10 @@ def patches(image: Bytes, lesion: Mask) -> Iterator[tuple[int, int]]:
     rows, columns = lesion.shape
     for top in range(0, rows - PATCH + 1, STRIDE):
         for left in range(0, columns - PATCH + 1, STRIDE):
-            pixels, inside = image[_window(top, left)], lesion[_window(top, left)]
+            window = np.s_[top : top + PATCH, left : left + PATCH]
+            pixels, inside = image[window], lesion[window]
             if np.count_nonzero(inside) >= LEAST_LESION and pixels.mean() <= HIGHEST_MEAN and pixels.std() >= LEAST_STD:
                 yield top, left
-
-
-def _window(top: int, left: int) -> tuple[slice, slice]:
-    return slice(top, top + PATCH), slice(left, left + PATCH)
 
 
 def _write(case: ArchiveCase, staging: Staging) -> None:
@@ -63,7 +61,7 @@ def _write(case: ArchiveCase, staging: Staging) -> None:
     lesion = binary(mask, case.name)
     corners = list(patches(image, lesion))
     for top, left in corners:
-        window = _window(top, left)
+        window = np.s_[top : top + PATCH, left : left + PATCH]
         write_pair(staging, case, image[window], lesion[window], name=f"{case.name}_y{top:05d}_x{left:05d}")
     if case.part == "test":
         write_pair(staging, case, image, lesion, suffix="Whole")
@@ -78,7 +76,7 @@ BENCHMARK = Benchmark(
     example="NAME.jpg with NAME_mask.jpg",
     wanted=re.compile(r"(?:^|/)(?P<name>[^/]+?)(?P<label>_mask)?\.jpg$"),
     templates=("{}.jpg", "{}_mask.jpg"),
-    sort=drawn_split(PICTURES),
+    sort=partial(sort_drawn, count=PICTURES),
     write=_write,
     description=f"80/20 split by picture, drawn with seed {SEED} as none was published; patches of {PATCH}x{PATCH}, "
     f"stride {STRIDE}, with standard deviation >= {LEAST_STD}, mean <= {HIGHEST_MEAN} and >= {LEAST_LESION} pixels of "

@@ -3,10 +3,10 @@
 import re
 from functools import partial
 
-from nnunetv2_selfreg.benchmarks.benchmark import SEED, Benchmark, drawn_split
+from nnunetv2_selfreg.benchmarks.benchmark import SEED, Benchmark, sort_drawn
 from nnunetv2_selfreg.benchmarks.pictures import binary, write_picture
 from nnunetv2_selfreg.benchmarks.protocol import Protocol
-from nnunetv2_selfreg.benchmarks.published import OF_PIXELS, RERUN, THIRD_PARTY, row
+from nnunetv2_selfreg.benchmarks.published import OF_PIXELS, RERUN, THIRD_PARTY, rows
 
 PICTURES = 795
 SIZE = (224, 224)
@@ -18,7 +18,7 @@ PROTOCOLS = {
         split="validation part of a seeded 80/20 split of ours; the published split is not known",
         classes=("adenocarcinoma",),
         metrics=OF_PIXELS,
-        published=(row("SelfReg-UNet", 91.53, RERUN, THIRD_PARTY, "pixel_accuracy"),),
+        published=rows(f"SelfReg-UNet | pixel_accuracy | 91.53 | {RERUN} | {THIRD_PARTY}"),
     )
 }
 
@@ -30,7 +30,7 @@ BENCHMARK = Benchmark(
     example="EBHI-SEG/Adenocarcinoma/image/NAME.png with ../label/NAME.png",
     wanted=re.compile(r"(?:^|/)adenocarcinoma/(?:image|(?P<label>label))/(?P<name>[^/]+)\.png$", re.IGNORECASE),
     templates=("image/{}.png", "label/{}.png"),
-    sort=drawn_split(PICTURES),
+    sort=partial(sort_drawn, count=PICTURES),
     write=partial(write_picture, foreground=binary, size=SIZE),
     description=f"the 795 pictures of the class adenocarcinoma; 80/20 split by picture, drawn with seed {SEED} as none "
     "was published",

@@ -4,10 +4,10 @@ import re
 from dataclasses import replace
 from functools import partial
 
-from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, listed_split
+from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, sort_listed
 from nnunetv2_selfreg.benchmarks.pictures import write_picture
 from nnunetv2_selfreg.benchmarks.protocol import NATIVE, SMALL, Protocol
-from nnunetv2_selfreg.benchmarks.published import AT_224, BASELINE, LATER, OF_PICTURES, OF_PIXELS, PAPER, RERUN, row
+from nnunetv2_selfreg.benchmarks.published import AT_224, BASELINE, LATER, OF_PICTURES, OF_PIXELS, PAPER, RERUN, rows
 
 TRAIN = [f"train_{number}" for number in range(1, 86)]
 TEST = [f"testA_{number}" for number in range(1, 61)] + [f"testB_{number}" for number in range(1, 21)]
@@ -32,13 +32,15 @@ PROTOCOLS = {
     "glas224": replace(
         _GLAS,
         sizes=(SMALL,),
-        published=(
-            row("U-Net", 85.45, PAPER, BASELINE),
-            row("SelfReg-UNet", 90.93, PAPER, AT_224),
-            row("SelfReg-SwinUnet", 91.62, PAPER, AT_224),
-            row("InceptionMamba", 91.88, "Kareem et al., InceptionMamba, arXiv 2506.12208", LATER),
-            row("UCTransNet", 90.18, "Wang et al., UCTransNet, AAAI 2022, arXiv 2109.04335", LATER),
-            row("nnU-Net v2", 89.71, _SOME_PAPERS, _NOT_CHECKED),
+        published=rows(
+            f"""
+            U-Net            | dice | 85.45 | {PAPER} | {BASELINE}
+            SelfReg-UNet     | dice | 90.93 | {PAPER} | {AT_224}
+            SelfReg-SwinUnet | dice | 91.62 | {PAPER} | {AT_224}
+            InceptionMamba   | dice | 91.88 | Kareem et al., InceptionMamba, arXiv 2506.12208 | {LATER}
+            UCTransNet       | dice | 90.18 | Wang et al., UCTransNet, AAAI 2022, arXiv 2109.04335 | {LATER}
+            nnU-Net v2       | dice | 89.71 | {_SOME_PAPERS} | {_NOT_CHECKED}
+            """
         ),
     ),
     "glas_test_a": replace(
@@ -51,7 +53,7 @@ PROTOCOLS = {
         clusters=60,
         subset=r"testA_\d+",
         sizes=(NATIVE, SMALL),
-        published=(row("SelfReg-UNet", 89.36, RERUN, _OF_TEST_A, "pixel_accuracy"),),
+        published=rows(f"SelfReg-UNet | pixel_accuracy | 89.36 | {RERUN} | {_OF_TEST_A}"),
     ),
 }
 
@@ -63,7 +65,7 @@ BENCHMARK = Benchmark(
     example="train_1.bmp with train_1_anno.bmp",
     wanted=re.compile(r"(?:^|/)(?P<name>(?:train|testA|testB)_\d+)(?P<label>_anno)?\.(?:bmp|png)$"),
     templates=("{}.bmp", "{}_anno.bmp"),
-    sort=listed_split(TRAIN, TEST, others=0),
+    sort=partial(sort_listed, train=TRAIN, test=TEST, others=0),
     write=partial(write_picture, foreground=lambda instances, _: instances > 0),
     description="85 training pictures, 80 test pictures (60 of test A, 20 of test B); any gland against background",
     licence="research use only, no commercial use",

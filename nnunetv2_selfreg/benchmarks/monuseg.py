@@ -11,6 +11,7 @@ instances that overlap, the later in the file wins.
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
@@ -18,30 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, CaseError, Staging, listed_split
+from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, CaseError, Staging, sort_listed
 from nnunetv2_selfreg.benchmarks.pictures import read_rgb, write_pair
 from nnunetv2_selfreg.benchmarks.protocol import NATIVE, SMALL, Protocol
-from nnunetv2_selfreg.benchmarks.published import AT_224, BASELINE, OF_PICTURES, PAPER, row
+from nnunetv2_selfreg.benchmarks.published import AT_224, BASELINE, OF_PICTURES, PAPER, rows
 from nnunetv2_selfreg.errors import SelfRegError
 
-TRAIN = [
-    f"TCGA-{name}"
-    for name in """
-    18-5592-01Z-00-DX1 21-5784-01Z-00-DX1 21-5786-01Z-00-DX1 38-6178-01Z-00-DX1 49-4488-01Z-00-DX1 50-5931-01Z-00-DX1
-    A7-A13E-01Z-00-DX1 A7-A13F-01Z-00-DX1 AR-A1AK-01Z-00-DX1 AR-A1AS-01Z-00-DX1 AY-A8YK-01A-01-TS1 B0-5698-01Z-00-DX1
-    B0-5710-01Z-00-DX1 B0-5711-01Z-00-DX1 CH-5767-01Z-00-DX1 DK-A2I6-01A-01-TS1 E2-A14V-01Z-00-DX1 E2-A1B5-01Z-00-DX1
-    G2-A2EK-01A-02-TSB G9-6336-01Z-00-DX1 G9-6348-01Z-00-DX1 G9-6356-01Z-00-DX1 G9-6362-01Z-00-DX1 G9-6363-01Z-00-DX1
-    HE-7128-01Z-00-DX1 HE-7129-01Z-00-DX1 HE-7130-01Z-00-DX1 KB-A93J-01A-01-TS1 NH-A8F7-01A-01-TS1 RD-A8N9-01A-01-TS1
+TRAIN = """
+TCGA-18-5592-01Z-00-DX1 TCGA-21-5784-01Z-00-DX1 TCGA-21-5786-01Z-00-DX1 TCGA-38-6178-01Z-00-DX1 TCGA-49-4488-01Z-00-DX1
+TCGA-50-5931-01Z-00-DX1 TCGA-A7-A13E-01Z-00-DX1 TCGA-A7-A13F-01Z-00-DX1 TCGA-AR-A1AK-01Z-00-DX1 TCGA-AR-A1AS-01Z-00-DX1
+TCGA-AY-A8YK-01A-01-TS1 TCGA-B0-5698-01Z-00-DX1 TCGA-B0-5710-01Z-00-DX1 TCGA-B0-5711-01Z-00-DX1 TCGA-CH-5767-01Z-00-DX1
+TCGA-DK-A2I6-01A-01-TS1 TCGA-E2-A14V-01Z-00-DX1 TCGA-E2-A1B5-01Z-00-DX1 TCGA-G2-A2EK-01A-02-TSB TCGA-G9-6336-01Z-00-DX1
+TCGA-G9-6348-01Z-00-DX1 TCGA-G9-6356-01Z-00-DX1 TCGA-G9-6362-01Z-00-DX1 TCGA-G9-6363-01Z-00-DX1 TCGA-HE-7128-01Z-00-DX1
+TCGA-HE-7129-01Z-00-DX1 TCGA-HE-7130-01Z-00-DX1 TCGA-KB-A93J-01A-01-TS1 TCGA-NH-A8F7-01A-01-TS1 TCGA-RD-A8N9-01A-01-TS1
 """.split()
-]
-TEST = [
-    f"TCGA-{name}"
-    for name in """
-    2Z-A9J9-01A-01-TS1 44-2665-01B-06-BS6 69-7764-01A-01-TS1 A6-6782-01A-01-BS1 AC-A2FO-01A-01-TS1 AO-A0J2-01A-01-BSA
-    CU-A0YN-01A-02-BSB EJ-A46H-01A-03-TSC FG-A4MU-01B-01-TS1 GL-6846-01A-01-BS1 HC-7209-01A-01-TS1 HT-8564-01Z-00-DX1
-    IZ-8196-01A-01-BS1 ZF-A9R5-01A-01-TS1
+TEST = """
+TCGA-2Z-A9J9-01A-01-TS1 TCGA-44-2665-01B-06-BS6 TCGA-69-7764-01A-01-TS1 TCGA-A6-6782-01A-01-BS1 TCGA-AC-A2FO-01A-01-TS1
+TCGA-AO-A0J2-01A-01-BSA TCGA-CU-A0YN-01A-02-BSB TCGA-EJ-A46H-01A-03-TSC TCGA-FG-A4MU-01B-01-TS1 TCGA-GL-6846-01A-01-BS1
+TCGA-HC-7209-01A-01-TS1 TCGA-HT-8564-01Z-00-DX1 TCGA-IZ-8196-01A-01-BS1 TCGA-ZF-A9R5-01A-01-TS1
 """.split()
-]
 OTHERS = 7  # of the 37 pictures in the training archive since 2018
 SIZE = (1000, 1000)
 
@@ -63,10 +59,12 @@ PROTOCOLS = {
     "monuseg224": replace(
         _NATIVE,
         sizes=(SMALL,),
-        published=(
-            row("U-Net", 76.45, PAPER, BASELINE),
-            row("SelfReg-UNet", 80.18, PAPER, AT_224),
-            row("SelfReg-UNet", 67.07, "a public leaderboard", f"{AT_224}; listed beside a Dice of 80.18", "iou"),
+        published=rows(
+            f"""
+            U-Net        | dice | 76.45 | {PAPER} | {BASELINE}
+            SelfReg-UNet | dice | 80.18 | {PAPER} | {AT_224}
+            SelfReg-UNet | iou  | 67.07 | a public leaderboard | {AT_224}; listed beside a Dice of 80.18
+            """
         ),
     ),
 }
@@ -75,12 +73,8 @@ PROTOCOLS = {
 def read_polygons(path: Path) -> list[Polygon]:
     """Reads the regions of an Aperio annotation: Annotations/Annotation/Regions/Region/Vertices/Vertex with X and Y.
 
-    Returns:
-        The corners of each polygon in the file's order, (corners, 2), x and y in pixels.
-
-    Raises:
-        CaseError: It is no such file, has a document type or entities, or a coordinate is no finite number.
-        SelfRegError: defusedxml is not installed.
+    Gives each polygon's (corners, 2), x and y in pixels, in the file's order. A file with a document type, entities or
+    coordinates that are no finite numbers is refused.
     """
     try:
         from defusedxml.common import DefusedXmlException
@@ -89,24 +83,21 @@ def read_polygons(path: Path) -> list[Polygon]:
         raise SelfRegError('defusedxml is not installed: pip install "nnunetv2-selfreg[leaderboard]"') from None
     try:
         root = parse(path, forbid_dtd=True).getroot()
-        regions = root.findall("Annotation/Regions/Region")
         polygons = [
-            np.array([(float(vertex.attrib["X"]), float(vertex.attrib["Y"])) for vertex in region.iter("Vertex")])
-            for region in regions
+            np.array([(vertex.attrib["X"], vertex.attrib["Y"]) for vertex in region.iter("Vertex")], float).reshape(
+                -1, 2
+            )
+            for region in root.findall("Annotation/Regions/Region")
         ]
     except (ParseError, DefusedXmlException, KeyError, ValueError, OSError) as error:
         raise CaseError("unreadable", f"{path.name} ({type(error).__name__}: {str(error).splitlines()[0]})") from None
     if root.tag != "Annotations" or not polygons or not all(np.isfinite(polygon).all() for polygon in polygons):
         raise CaseError("unreadable", f"{path.name} (no polygons of an Aperio annotation)")
-    return [polygon.reshape(-1, 2) for polygon in polygons]
+    return polygons
 
 
 def fill(polygons: Iterable[Polygon], shape: tuple[int, int]) -> NDArray[np.uint16]:
-    """Fills polygons, each (corners, 2), x and y in pixels, by the rule at the top of this module.
-
-    Returns:
-        (rows, columns): 0, or the polygon's number, counted from 1 over all that are given.
-    """
+    """Fills polygons by the rule at the top of this module: (rows, columns), 0 or the polygon's number from 1."""
     from skimage.draw import polygon as pixels_inside
 
     instances = np.zeros(shape, np.uint16)
@@ -135,7 +126,7 @@ BENCHMARK = Benchmark(
     example="TCGA-18-5592-01Z-00-DX1.tif with TCGA-18-5592-01Z-00-DX1.xml",
     wanted=re.compile(r"(?:^|/)(?P<name>TCGA(?:-[A-Z0-9]+)+)\.(?:tiff?|(?P<label>xml))$"),
     templates=("{}.tif", "{}.xml"),
-    sort=listed_split(TRAIN, TEST, OTHERS),
+    sort=partial(sort_listed, train=TRAIN, test=TEST, others=OTHERS),
     write=_write,
     description="30 training and 14 test pictures by name; any nucleus against background; a pixel is foreground when "
     "its centre lies in a polygon (even-odd, edges included)",

@@ -1,6 +1,7 @@
 """Pictures and masks, from BMP, PNG, TIFF and JPEG to what nnU-Net's reader of natural images takes.
 
-Pillow refuses pictures of more than 179 million pixels before it makes room for them.
+Pillow refuses pictures of more than 179 million pixels before it makes room for them. What cannot be used raises
+`CaseError`.
 """
 
 import warnings
@@ -16,15 +17,13 @@ from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, CaseError, Stagin
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Size = tuple[int, int]  # rows, columns
+Foreground = Callable[[NDArray[np.int64], str], Mask]  # of a mask's values; with the case's name, for errors
 Pixels = TypeVar("Pixels", Bytes, Mask)
 
 
-def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Bytes:
-    """Reads a colour picture, (rows, columns, 3), which must have the rows and columns of `size` if it is given.
-
-    Raises:
-        CaseError: It cannot be read, has too many pixels, another size, or is not one of 8 bits a colour.
-    """
+def read_rgb(path: Path, size: Size | None = None) -> Bytes:
+    """Reads a picture of 8 bits a colour, (rows, columns, 3), which must have the rows and columns of `size`."""
     picture = _read(path)
     if picture.mode not in ("RGB", "RGBA", "P"):
         raise CaseError("mismatching", f"{path.name} (mode {picture.mode}, not an 8-bit colour picture)")
@@ -34,11 +33,7 @@ def read_rgb(path: Path, size: tuple[int, int] | None = None) -> Bytes:
 
 
 def read_mask(path: Path) -> NDArray[np.int64]:
-    """Reads a mask or instance ids, (rows, columns).
-
-    Raises:
-        CaseError: It cannot be read, has too many pixels, or is a colour picture.
-    """
+    """Reads a mask or instance ids, (rows, columns); a colour picture is refused."""
     picture = _read(path)
     if picture.mode not in ("1", "L", "I", "I;16", "P", "RGB", "RGBA"):
         raise CaseError("with wrong label values", f"{path.name} (mode {picture.mode}, not a mask)")
@@ -50,12 +45,8 @@ def read_mask(path: Path) -> NDArray[np.int64]:
     return colours.max(-1).astype(np.int64)  # any colour of a palette but black is foreground
 
 
-def read_pair(case: ArchiveCase, size: tuple[int, int] | None = None) -> tuple[Bytes, NDArray[np.int64]]:
-    """Reads a picture, (rows, columns, 3), and its mask, (rows, columns): zeros for a picture without annotation.
-
-    Raises:
-        CaseError: As `read_rgb` and `read_mask`, or the two differ in size.
-    """
+def read_pair(case: ArchiveCase, size: Size | None = None) -> tuple[Bytes, NDArray[np.int64]]:
+    """Reads a picture, (rows, columns, 3), and its mask, (rows, columns): zeros for a picture without annotation."""
     image = read_rgb(case.image, size)
     mask = read_mask(case.label) if case.label else np.zeros(image.shape[:2], np.int64)
     if image.shape[:2] != mask.shape:
@@ -67,8 +58,7 @@ def read_pair(case: ArchiveCase, size: tuple[int, int] | None = None) -> tuple[B
 def binary(mask: NDArray[np.int64], name: str) -> Mask:
     """Foreground of a mask of 0 and 1, or of 0 and 255 with what JPEG adds around edges: above 127.
 
-    Raises:
-        CaseError: More than a twentieth of the pixels lie between 64 and 191, so that it is no mask of two values.
+    With more than a twentieth of the pixels between 64 and 191 it is no mask of two values, and refused.
     """
     if mask.max() <= 1:
         return mask > 0
@@ -78,15 +68,11 @@ def binary(mask: NDArray[np.int64], name: str) -> Mask:
 
 
 def resize(pixels: Pixels, size: int) -> Pixels:
-    """Resizes as the published protocols do: bilinearly, as OpenCV's `resize` does by default.
+    """Resizes a picture or mask to (size, size) as the published protocols do: bilinearly, by OpenCV's default.
 
     Pixel centres lie at half coordinates, samples beyond the edge repeat it, nothing is smoothed before, and the
     result is rounded to 8 bits. OpenCV calculates with 11-bit weights, so single values may differ by 1. A mask is
     resized as 0 and 255; then all above 0 is foreground, so where it has more than 1/510 of the weight.
-
-    Args:
-        pixels: A picture, (rows, columns, 3), or a mask, (rows, columns).
-        size: Rows and columns of the result.
     """
     from skimage.transform import resize as sample
 
@@ -96,27 +82,15 @@ def resize(pixels: Pixels, size: int) -> Pixels:
 
 
 def write_pair(staging: Staging, case: ArchiveCase, image: Bytes, mask: Mask, name: str = "", suffix: str = "") -> None:
-    """Writes a picture, (rows, columns, 3), and its mask, (rows, columns), at the size that the data set asks for.
-
-    Where a case becomes several, `name` is given; `suffix` is the folders'.
-    """
+    """Writes a picture and its mask at the size that the data set asks for, in folders whose names end in `suffix`."""
     if staging.size:
         image, mask = resize(image, staging.size), resize(mask, staging.size)
     for kind, array in (("images", image), ("labels", mask.astype(np.uint8))):
         Image.fromarray(array).save(staging.path(kind, case.part, name or case.name, suffix))
 
 
-def write_picture(
-    case: ArchiveCase,
-    staging: Staging,
-    foreground: Callable[[NDArray[np.int64], str], Mask],
-    size: tuple[int, int] | None = None,
-) -> None:
-    """Reads a picture and its mask and writes them; `foreground` makes 0 and 1 of the mask's values.
-
-    Raises:
-        CaseError: As `read_pair`, or the mask has other values.
-    """
+def write_picture(case: ArchiveCase, staging: Staging, foreground: Foreground, size: Size | None = None) -> None:
+    """Reads a picture and its mask and writes them; `foreground` makes 0 and 1 of the mask's values."""
     image, mask = read_pair(case, size)
     write_pair(staging, case, image, foreground(mask, case.name))
 

@@ -26,28 +26,17 @@ CROSS_VALIDATION = """another protocol: cross-validation of all training cases, 
 the test set's rows"""
 
 
-def row(
-    method: str,
-    mean: float,
-    source: str,
-    caveat: str,
-    metric: str = "dice",
-    classes: Sequence[str] = (),
-    values: Sequence[float] = (),
-) -> PublishedRow:
-    """A number of the test set by the published rule: the mean, and where they were published the classes' values."""
-    by_class = {"mean": mean} | dict(zip(classes, values, strict=True))
-    return PublishedRow(method, metric, "published", TEST_SET, by_class, source, caveat)
+def rows(table: str, classes: Sequence[str] = ()) -> tuple[PublishedRow, ...]:
+    """Reads published numbers, one a line: method | metric | mean, then the classes' if printed | source | caveat.
 
-
-def cross_validation(method: str, mean: float, source: str) -> PublishedRow:
-    """One of nnU-Net's own numbers: the mean Dice of all training cases, each predicted by the fold without it."""
-    protocol = "nnU-Net five-fold cross-validation"
-    return PublishedRow(method, "dice", "nnunet", protocol, {"mean": mean}, source, CROSS_VALIDATION)
-
-
-# Nothing here converts or scores this data set; its numbers are for whoever cross-validates on it.
-HIPPOCAMPUS = (
-    cross_validation("nnU-Net 2d", 86.93, f"{RELEASE}, MSD Task04, 260 cases"),
-    cross_validation("nnU-Net 3d_fullres", 88.91, f"{RELEASE}, MSD Task04, 260 cases"),
-)
+    They are of the test set by the published rule. Those without a caveat are nnU-Net's own: of its cross-validation
+    of all training cases, each predicted by the fold without it.
+    """
+    result = []
+    for line in table.strip().splitlines():
+        method, metric, values, source, caveat = (cell.strip() for cell in line.split("|"))
+        mean, *of_classes = map(float, values.split())
+        by_class = {"mean": mean} | dict(zip(classes if of_classes else (), of_classes, strict=True))
+        where = ("published", TEST_SET) if caveat else ("nnunet", "nnU-Net five-fold cross-validation")
+        result.append(PublishedRow(method, metric, *where, by_class, source, caveat or CROSS_VALIDATION))
+    return tuple(result)

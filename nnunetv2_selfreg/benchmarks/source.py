@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -20,54 +20,38 @@ from nnunetv2_selfreg.errors import SelfRegError
 MAX_RATIO = 100
 ALWAYS_ALLOWED = 2**30
 
+_JUNK = re.compile(r"(?:^|/)(?:__MACOSX/|\._[^/]*$)")  # what macOS adds
+
 
 def collect(sources: Sequence[Path], wanted: "re.Pattern[str]", scratch: Path) -> list[Path]:
-    """Finds the wanted files at any depth; `__MACOSX` trees and `._*` files are passed over.
+    """Finds the files whose path in a source is wanted, sorted; archives (zip, tar, tar.gz, ...) unpack to `scratch`.
 
-    A folder without a wanted file may hold archives, directly in it.
-
-    Args:
-        sources: Folders and archives (zip, tar, tar.gz, ...).
-        wanted: Matches their paths, with slashes, relative to the source.
-        scratch: Archives are unpacked under here.
-
-    Returns:
-        The files, sorted.
-
-    Raises:
-        SelfRegError: A source is not there, is no folder or archive, is damaged, or holds what no archive should.
+    A folder without a wanted file may hold archives, directly in it. What no archive should hold is refused.
     """
     files: list[Path] = []
     for source in sources:
         if not source.exists():
             raise SelfRegError(f"{source} does not exist; give the archive or the folder that it unpacks to")
-        archives = [source]
+        archives, found = [source], list(_walk(source, wanted))
         if source.is_dir():
-            found = list(_walk(source, wanted))
-            archives = [] if found else [path for path in sorted(source.iterdir()) if is_archive(path)]
-            files += found
+            archives = [] if found else sorted(filter(_is_archive, source.iterdir()))
         for archive in archives:
             folder = scratch / str(len(list(scratch.iterdir())))
-            unpack(archive, wanted, folder)
-            files += _walk(folder, wanted)
+            _unpack(archive, wanted, folder)
+            found += _walk(folder, wanted)
+        files += found
     return sorted(files)
 
 
-def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar archive."""
-    return path.is_file() and not _junk(path.name) and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+def _is_archive(path: Path) -> bool:
+    return path.is_file() and not _JUNK.search(path.name) and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
 
 
-def unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
-    """Unpacks the wanted files of an archive into a new folder.
-
-    Raises:
-        SelfRegError: It is damaged, encrypted or no archive at all, holds a path that leads out of the folder, a link
-            or a device, the same file twice, or unpacks to more than `MAX_RATIO` times its size (and 1 GiB).
-    """
-    if not is_archive(archive):
+def _unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
+    """Unpacks the wanted files of an archive into a new folder."""
+    if not _is_archive(archive):
         raise SelfRegError(f"{archive} is neither a folder nor a zip or tar archive; unpack it and give the folder")
-    folder.mkdir(parents=True)
+    folder.mkdir()
     allowed = max(ALWAYS_ALLOWED, MAX_RATIO * archive.stat().st_size)
     entries = tqdm(_entries(archive), desc=f"unpacking {archive.name}", unit=" files", leave=False, disable=None)
     try:
@@ -80,7 +64,7 @@ def unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
             allowed -= size
             if allowed < 0:
                 raise SelfRegError(f"{archive} unpacks to more than {MAX_RATIO} times its size; nothing was written")
-            if not _junk(path.as_posix()) and wanted.search(path.as_posix()):
+            if wanted.search(path.as_posix()) and not _JUNK.search(path.as_posix()):
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 with open_entry() as content, (folder / path).open("xb") as copy:
                     shutil.copyfileobj(content, copy)
@@ -92,7 +76,7 @@ def unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
         raise SelfRegError(f"{archive} cannot be unpacked: {error.strerror or error}") from None
 
 
-def _entries(path: Path) -> Iterator[tuple[str, int, bool, Callable[[], IO[bytes]]]]:
+def _entries(path: Path) -> Iterator[tuple[str, int, bool, Callable[[], Any]]]:
     """Gives what is in an archive, without its folders: name, size, whether it is a plain file, and how to open it."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -104,13 +88,7 @@ def _entries(path: Path) -> Iterator[tuple[str, int, bool, Callable[[], IO[bytes
         with tarfile.open(path) as tar:
             for member in tar:
                 if not member.isdir():
-                    yield member.name, member.size, member.isreg(), partial(_member, tar, member)
-
-
-def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    content = tar.extractfile(member)
-    assert content is not None  # as it is of every plain file
-    return content
+                    yield member.name, member.size, member.isreg(), partial(tar.extractfile, member)
 
 
 def _walk(folder: Path, wanted: "re.Pattern[str]") -> Iterator[Path]:
@@ -122,13 +100,6 @@ def _walk(folder: Path, wanted: "re.Pattern[str]") -> Iterator[Path]:
             continue
         visited.add(real)
         directories.sort()
-        for name in names:
-            relative = Path(root, name).relative_to(folder).as_posix()
-            if not _junk(relative) and wanted.search(relative):
+        for relative in (Path(root, name).relative_to(folder).as_posix() for name in names):
+            if wanted.search(relative) and not _JUNK.search(relative):
                 yield folder / relative
-
-
-def _junk(name: str) -> bool:
-    """Whether macOS added this file."""
-    path = PurePosixPath(name)
-    return "__MACOSX" in path.parts or path.name.startswith("._")
