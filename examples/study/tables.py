@@ -152,7 +152,10 @@ def _cost(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(head: str, rows: Iterable[Sequence[Any]], text: int = 1) -> str:
-    return cells.markdown(pd.DataFrame(list(rows), columns=head.split(", ")), text)
+    """A table in Markdown; the first `text` columns are text, the others numbers."""
+    names = head.split(", ")
+    align = ["---"] * text + ["---:"] * (len(names) - text)
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (names, align, *rows))
 
 
 def _role(compared: Mapping[str, Any], name: str) -> str:

@@ -1,12 +1,17 @@
-"""Numbers as a table shows them."""
+"""Numbers and text as a table shows them."""
 
+import re
 from collections.abc import Mapping
 from math import isnan
 from typing import Any
 
-import pandas as pd
-
 DIFFERENCE = ("95 % CI", "p", "better", "worse", "cases")  # the columns after a difference
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "_%&#${}"},
+    **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": "$<$", ">": "$>$", "±": r"$\pm$", "†": r"$^{\dagger}$"},
+}
 
 
 def number(value: float | None, form: str = ".2f") -> str:
@@ -16,37 +21,26 @@ def number(value: float | None, form: str = ".2f") -> str:
 
 def plus_minus(mean: float | None, sd: float | None, form: str = ".2f") -> str:
     """A mean with its standard deviation, if there is one."""
-    return " ± ".join([number(mean, form)] + [number(sd)] * (number(sd) != "-"))
+    return f"{number(mean, form)} ± {number(sd)}".removesuffix(" ± -")
 
 
 def interval(low: float | None, high: float | None) -> str:
     """Both ends of an interval of a difference; `-` where there is none."""
-    ends = number(low, "+.2f"), number(high, "+.2f")
-    return "-" if "-" in ends else " to ".join(ends)
-
-
-def p_value(p: float | None) -> str:
-    """A p-value with three digits after the point."""
-    return "-" if p is None or isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{number(low, '+.2f')} to {number(high, '+.2f')}".replace("- to -", "-")
 
 
 def difference(row: Mapping[str, Any]) -> list[str]:
-    """A difference and the columns of `DIFFERENCE`.
-
-    Args:
-        row: What `statistics.Difference` holds.
-    """
-    ends = interval(row["low"], row["high"]), p_value(row["p"])
-    return [number(row["mean"], "+.2f"), *ends, *(str(row[name]) for name in ("better", "worse", "cases"))]
+    """A difference, with what `statistics.difference` gives, and the columns of `DIFFERENCE`."""
+    p = "-" if row["p"] is None or isnan(row["p"]) else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
+    counts = (str(row[name]) for name in DIFFERENCE[2:])
+    return [number(row["mean"], "+.2f"), interval(row["low"], row["high"]), p, *counts]
 
 
-def markdown(frame: pd.DataFrame, text: int = 1) -> str:
-    """A table in Markdown, whose first columns are text and the others numbers.
+def latex(text: str) -> str:
+    """Text with every special character of LaTeX escaped."""
+    return "".join(_LATEX.get(character, character) for character in text)
 
-    Args:
-        frame: The cells; its index is not shown.
-        text: How many columns are text.
-    """
-    align = ["---"] * text + ["---:"] * (len(frame.columns) - text)
-    rows = [frame.columns, align, *frame.itertuples(index=False, name=None)]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+def markdown(text: str) -> str:
+    """Text with the special characters of Markdown escaped."""
+    return re.sub(r"([|_*<\[\]])", r"\\\1", text)

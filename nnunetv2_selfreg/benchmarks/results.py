@@ -1,13 +1,13 @@
-"""Reads a folder of scored runs: who is compared with whom, on which runs."""
+"""Reads a folder of scored runs: who is compared with whom, on which runs, and with what result."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from nnunetv2_selfreg.benchmarks.comparison import RUN, check_same_cases
+from nnunetv2_selfreg.benchmarks.comparison import MEAN, RUN, check_same_cases, compare, run_means, spreads
 from nnunetv2_selfreg.benchmarks.metrics import METRICS
 from nnunetv2_selfreg.benchmarks.protocol import TEST_SET, Protocol, PublishedRow
 from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
@@ -16,29 +16,24 @@ from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.names import stock_name
 
-ARM = ["trainer", "plans", "configuration"]
+NUMBERS = (
+    "benchmark protocol rule metric unit kind name class value sd runs low high p better worse cases clusters "
+    "not_counted incomplete source caveat"
+).split()
+SCORED, PUBLISHED, DIFFERENCE = "scored", "published", "difference"  # kinds of rows
+WHOLE = dict.fromkeys("runs better worse cases clusters not_counted".split(), "Int64")  # also where some are missing
 
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one trainer, plans and configuration: one row of a table.
-
-    Attributes:
-        trainer: Its name.
-        plans: Identifier of the plans.
-        configuration: nnU-Net's configuration.
-        sidecars: What the runs' JSON files say, by run (`fold 0`, `fold 0 seed 1`, `ensemble`).
-        scores: The frame that `comparison` reads, in the units that the metrics are shown in, with `run`, `rule` and
-            `metric`.
-        folds: How many folds its protocol scores, each alone; None where it does not say.
-    """
+    """The runs of one trainer, plans and configuration: one row of a table."""
 
     trainer: str
     plans: str
     configuration: str
-    sidecars: Mapping[str, Mapping[str, Any]]
-    scores: pd.DataFrame
-    folds: int | None = None
+    sidecars: Mapping[str, Mapping[str, Any]]  # what the JSON files say, by run: fold 0, fold 0 seed 1, ensemble
+    scores: pd.DataFrame  # what comparison reads, in the metrics' units, with run, rule and metric
+    folds: int | None  # that the protocol scores, each alone
 
     @property
     def name(self) -> str:
@@ -48,22 +43,32 @@ class Arm:
     @property
     def stock(self) -> str | None:
         """The stock trainer that its trainer is made of; None for a stock trainer."""
-        # runs that were scored before their files named it are of trainers that are composed by name
-        return next((sidecar["stock"] for sidecar in self.sidecars.values() if "stock" in sidecar), None) or stock_name(
-            self.trainer
-        )
-
-    @property
-    def incomplete(self) -> list[str]:
-        """In what its runs fall short of the protocol."""
-        lines = list(dict.fromkeys(line for sidecar in self.sidecars.values() for line in sidecar["incomplete"]))
-        folds = {sidecar["fold"] for sidecar in self.sidecars.values()}
-        return lines + ([f"{len(folds)} of {self.folds} folds"] if self.folds and len(folds) < self.folds else [])
+        named = next((sidecar["stock"] for sidecar in self.sidecars.values() if "stock" in sidecar), None)
+        return named or stock_name(self.trainer)  # older files name none: their trainers are composed by name
 
     @property
     def network(self) -> set[tuple[str, str]]:
         """What two arms must share to be compared; plans may differ in name and in SelfReg's settings."""
         return {(self.configuration, sidecar.get("network", self.plans)) for sidecar in self.sidecars.values()}
+
+    @property
+    def epochs(self) -> list[str]:
+        """The different numbers of epochs of its trainings."""
+        counts = {count for sidecar in self.sidecars.values() for count in sidecar["epochs"].values()}
+        return [str(count) for count in sorted(filter(None, counts))] + ["unknown"] * (None in counts)
+
+    @property
+    def incomplete(self) -> list[str]:
+        """In what its runs fall short of the protocol."""
+        lines = list(dict.fromkeys(line for sidecar in self.sidecars.values() for line in sidecar["incomplete"]))
+        folds = len({sidecar["fold"] for sidecar in self.sidecars.values()})
+        return lines + ([f"{folds} of {self.folds} folds"] if self.folds and folds < self.folds else [])
+
+    @property
+    def missing(self) -> list[str]:
+        """The test cases that some of its runs lack."""
+        parts = [run["missing"].get(part, []) for run in self.sidecars.values() for part in ("test", "predictions")]
+        return list(dict.fromkeys(name for names in parts for name in names))
 
     def of(self, rule: str, metric: str, runs: Iterable[str] | None = None) -> pd.DataFrame:
         """The scores of one rule and metric, of some runs or of all."""
@@ -96,18 +101,12 @@ class Pair:
         return [run for run in self.selfreg.sidecars if run in self.stock.sidecars]
 
     @property
-    def is_comparable(self) -> bool:
-        """Whether the stock arm is the SelfReg arm's own, with the same network and a run in common."""
-        related = self.stock.trainer == self.selfreg.stock and self.stock.network == self.selfreg.network
-        return related and bool(self.runs)
-
-    @property
     def incomplete(self) -> list[str]:
         """Everything for which the difference must be read with care."""
         lines = list(dict.fromkeys(self.selfreg.incomplete + self.stock.incomplete))
-        mine, other = (epochs(arm.sidecars.values()) for arm in (self.selfreg, self.stock))
+        mine, other = (", ".join(arm.epochs) for arm in (self.selfreg, self.stock))
         if mine != other:
-            lines.append(f"epochs differ: {', '.join(mine)} with SelfReg, {', '.join(other)} without")
+            lines.append(f"epochs differ: {mine} with SelfReg, {other} without")
         if not len(self.runs) == len(self.selfreg.sidecars) == len(self.stock.sidecars):
             lines.append(f"compared on {', '.join(self.runs)} alone")
         return lines
@@ -115,17 +114,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Section:
-    """Everything of one benchmark and protocol, which is all that may stand in one table.
+    """Everything of one benchmark and protocol, which is all that may stand in one table."""
 
-    Attributes:
-        benchmark: A key of `PROTOCOLS`.
-        protocol: How the test set was predicted.
-        arms: The rows, stock first.
-    """
-
-    benchmark: str
-    protocol: str
-    arms: Sequence[Arm]
+    benchmark: str  # a key of PROTOCOLS
+    protocol: str  # how the test set was predicted
+    arms: Sequence[Arm]  # stock first
 
     @property
     def definition(self) -> Protocol:
@@ -134,9 +127,14 @@ class Section:
 
     @property
     def pairs(self) -> list[Pair]:
-        """Every SelfReg arm that has its stock arm here."""
-        pairs = (Pair(arm, other) for arm in self.arms for other in self.arms)
-        return [pair for pair in pairs if pair.is_comparable]
+        """Every SelfReg arm whose own stock arm is here, with the same network and a run in common."""
+        related = (
+            Pair(arm, other)
+            for arm in self.arms
+            for other in self.arms
+            if other.trainer == arm.stock and other.network == arm.network
+        )
+        return [pair for pair in related if pair.runs]
 
     @property
     def elsewhere(self) -> list[PublishedRow]:
@@ -148,12 +146,38 @@ class Section:
         rows = self.definition.published
         return [row for row in rows if (row.rule, row.metric, row.protocol) == (rule, metric, TEST_SET)]
 
+    def numbers(self) -> pd.DataFrame:
+        """`NUMBERS`, for every rule and metric: what was scored, what was published, and differences; by class."""
+        parts = [
+            found.rename_axis("class").reset_index().assign(rule=rule, metric=metric, unit=METRICS[metric].unit, **more)
+            for rule, metrics in self.definition.metrics.items()
+            for metric in metrics
+            for found, more in self._found(rule, metric)
+        ]
+        table = pd.DataFrame([row for part in parts for row in part.to_dict("records")])
+        table = table.assign(benchmark=self.benchmark, protocol=self.protocol).rename(columns={"mean": "value"})
+        return table.reindex(columns=NUMBERS).astype(WHOLE)
+
+    def _found(self, rule: str, metric: str) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
+        """The numbers of each row by class, and what its numbers share."""
+        classes, definition = self.definition.classes, METRICS[metric]
+        for arm in self.arms:
+            scores = arm.of(rule, metric)
+            found = spreads(run_means(scores, classes))[["mean", "sd"]]
+            found["not_counted"] = scores["value"].isna().groupby(scores["class"]).sum()
+            found.loc[MEAN, "not_counted"] = scores["value"].isna().sum()
+            yield found, {"kind": SCORED, **_named(arm, list(arm.sidecars))}
+        for row in self.published(rule, metric):
+            more = {"kind": PUBLISHED, "name": row.method, "source": row.source, "caveat": row.caveat}
+            yield pd.DataFrame({"mean": row.values}), more
+        for pair in self.pairs:
+            sides = (arm.of(rule, metric, pair.runs) for arm in (pair.selfreg, pair.stock))
+            found = compare(*sides, classes, definition.margin, definition.higher_is_better).over_cases
+            yield found.drop(columns=["mine", "other"]), {"kind": DIFFERENCE, **_named(pair, pair.runs)}
+
 
 def read_results(folder: Path) -> list[Section]:
-    """Reads every run of a folder.
-
-    Args:
-        folder: What `leaderboard score` wrote to: a CSV and a JSON file per run.
+    """Reads every run of a folder that `leaderboard score` wrote to.
 
     Raises:
         SelfRegError: There is no run, a file is not one, two are of the same run, or runs of one table differ in their
@@ -164,25 +188,22 @@ def read_results(folder: Path) -> list[Section]:
         raise SelfRegError(f"{folder} holds no scores; write them with nnUNetv2_selfreg leaderboard score")
     table = pd.concat(map(_read, files), ignore_index=True)
     table["value"] *= table["metric"].map({name: metric.scale for name, metric in METRICS.items()})
-    order = {name: number for number, name in enumerate(PROTOCOLS)}
-    groups = sorted(table.groupby(["benchmark", "protocol"]), key=lambda group: (order[group[0][0]], group[0][1]))
+    table["benchmark"] = pd.Categorical(table["benchmark"], list(PROTOCOLS))
+    groups = table.groupby(["benchmark", "protocol"], observed=True)
     sections = [Section(name, protocol, _arms(rows, PROTOCOLS[name].folds)) for (name, protocol), rows in groups]
     for pair in (pair for section in sections for pair in section.pairs):
         check_same_cases(pair.runs[0], {arm.name: arm.cases(pair.runs[0]) for arm in (pair.selfreg, pair.stock)})
     return sections
 
 
-def epochs(sidecars: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The different numbers of epochs of the runs' trainings."""
-    counts = {count for sidecar in sidecars for count in sidecar["epochs"].values()}
-    return [str(count) for count in sorted(filter(None, counts))] + ["unknown"] * (None in counts)
+def _named(row: Arm | Pair, runs: Sequence[str]) -> dict[str, Any]:
+    return {"name": row.name, "runs": len(runs), "incomplete": "; ".join(row.incomplete)}
 
 
 def _read(path: Path) -> pd.DataFrame:
+    text = dict.fromkeys(COLUMNS[:-1], str)
     try:
-        frame = pd.read_csv(
-            path, dtype=dict.fromkeys(COLUMNS[:-1], str), keep_default_na=False, na_values={"value": ""}
-        )
+        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": ""})
     except (ValueError, pd.errors.ParserError) as error:
         raise SelfRegError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     if list(frame.columns) != COLUMNS or frame.empty or frame["value"].dtype.kind not in "fi":
@@ -199,7 +220,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _arms(table: pd.DataFrame, folds: int | None) -> list[Arm]:
     arms = []
-    for (trainer, plans, configuration), rows in table.groupby(ARM, sort=False):
+    for (trainer, plans, configuration), rows in table.groupby(["trainer", "plans", "configuration"], sort=False):
         sidecars = {}
         for run, paths in rows.groupby("run", sort=False)["path"].unique().items():
             if len(paths) > 1:

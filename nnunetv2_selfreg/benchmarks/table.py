@@ -1,9 +1,8 @@
 """`table.md`, `table.tex`, `table.csv`, `table.json` and `table.html` of a folder of scored runs."""
 
 import json
-import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,33 +13,8 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from nnunetv2_selfreg.benchmarks import cells, plots
 from nnunetv2_selfreg.benchmarks.comparison import MEAN, by_case
 from nnunetv2_selfreg.benchmarks.metrics import METRICS, RULES
-from nnunetv2_selfreg.benchmarks.results import Arm, Section, epochs, read_results
-from nnunetv2_selfreg.benchmarks.summary import DIFFERENCE, PUBLISHED, SCORED, summarise
+from nnunetv2_selfreg.benchmarks.results import DIFFERENCE, PUBLISHED, SCORED, Section, read_results
 from nnunetv2_selfreg.files import write_json, write_text
-
-DAGGER = "†"
-HONESTY = (
-    "The published methods chose their checkpoint by other rules, partly on the test set, and are other networks; "
-    "nnU-Net uses the final checkpoint. What says whether SelfReg helps is the difference to the same nnU-Net without "
-    "it, over folds or seeds. Two identical nnU-Net trainings can differ by half a Dice point."
-)
-STATISTICS = (
-    "Difference: SelfReg minus stock, of a case's scores averaged over the runs that both have. CI: 95 % percentile "
-    "bootstrap, 10 000 resamples of {unit}, seed 0. p: two-sided Wilcoxon signed-rank test on the means of {unit}, "
-    "zeros left out, not corrected for the number of classes. Better and worse: cases by more than one point (Dice, "
-    "IoU, accuracy), one voxel or one mm (HD95)."
-)
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "_%&#${}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "±": r"$\pm$",
-    DAGGER: r"$^{\dagger}$",
-}
-
 
 Grid = tuple[str, pd.DataFrame, list[int]]  # title, cells, and the numbers of the rows that a line is drawn above
 
@@ -58,16 +32,14 @@ def write_table(results: Path, output: Path) -> list[Path]:
     Raises:
         SelfRegError: The runs cannot be read, or runs that would share a table differ in their cases.
     """
-    sections = read_results(results)
-    tables = [summarise(section) for section in sections]
-    pages = [_page(section, table) for section, table in zip(sections, tables, strict=True)]
-    texts = {ending: _rendered(f"table.{ending}.jinja", pages) for ending in ("md", "tex", "html")}
-    texts["csv"] = pd.concat(tables).to_csv(index=False, lineterminator="\n")
+    tables = [(section, section.numbers()) for section in read_results(results)]
+    pages = [_page(section, table) for section, table in tables]
+    texts = {ending: _rendered(f"table.{ending}.jinja", pages=pages) for ending in ("md", "tex", "html")}
+    texts["csv"] = pd.concat([table for _, table in tables]).to_csv(index=False, lineterminator="\n")
     paths = [output / f"table.{ending}" for ending in ("md", "tex", "csv", "html", "json")]
     for path in paths[:-1]:
         write_text(path, texts[path.suffix[1:]])
-    contents = [_content(section, table) for section, table in zip(sections, tables, strict=True)]
-    write_json(paths[-1], {"tables": contents})
+    write_json(paths[-1], {"tables": [_content(section, table) for section, table in tables]})
     return paths
 
 
@@ -91,18 +63,19 @@ def _page(section: Section, table: pd.DataFrame) -> dict[str, Any]:
     table = table[table["class"].isin(shown)]
     arms = _by_line((arm.name, arm.incomplete) for arm in section.arms)
     pairs = _by_line((pair.name, [line for line in pair.incomplete if line not in arms]) for pair in section.pairs)
+    missing = _by_line((arm.name, [", ".join(arm.missing)]) for arm in section.arms if arm.missing)
+    parts = []
+    for (rule, metric), rows in table.groupby(["rule", "metric"], sort=False):
+        published, not_counted = section.published(rule, metric), rows.loc[rows["class"] == MEAN, "not_counted"].sum()
+        notes = _paragraphs("notes.txt.jinja", published=published, not_counted=not_counted)
+        drawn = [(pair, b64encode(svg).decode()) for pair, svg in _plots(section, rule, metric, rows, shown)]
+        title = {"metric": METRICS[metric], "rule": RULES[rule]}
+        parts.append({"grids": list(_grids(rule, metric, rows, shown)), "notes": notes, "plots": drawn, **title})
     return {
         "title": f"{section.definition.title}, {section.protocol}",
-        "warnings": [f"{DAGGER} {line}: {'; '.join(names)}" for line, names in (arms | pairs).items()],
-        "parts": [
-            {
-                "grids": list(_grids(rule, metric, rows, shown)),
-                "notes": _notes(section, rule, metric, rows),
-                "plots": list(_plots(section, rule, metric, rows, shown)),
-            }
-            for (rule, metric), rows in table.groupby(["rule", "metric"], sort=False)
-        ],
-        "footer": _footer(section),
+        "warnings": [f"† {line}: {names}" for line, names in (arms | pairs).items()],
+        "parts": parts,
+        "footer": _paragraphs("footer.txt.jinja", section=section, missing=missing),
     }
 
 
@@ -110,65 +83,36 @@ def _grids(rule: str, name: str, rows: pd.DataFrame, shown: Sequence[str]) -> It
     """The tables of one rule and metric: the means, then the differences if there are any."""
     metric = METRICS[name]
     title = f"{metric.title} [{metric.unit}], {RULES[rule]}{'' if metric.higher_is_better else ', lower is better'}"
-    rows = rows.assign(cell=[cells.plus_minus(*pair) for pair in zip(rows["value"], rows["sd"], strict=True)])
     lines = []
     for kind in (SCORED, PUBLISHED):
         for number, (label, values) in enumerate(rows[rows["kind"] == kind].groupby("name", sort=False), 1):
-            first, by_class = values.iloc[0], values.set_index("class")["cell"].reindex(shown, fill_value="-")
-            start = [_marked(label, first["incomplete"]), str(first["runs"])]
-            lines.append([*(start if kind == SCORED else [f"published: {label} [{number}]", ""]), *by_class])
+            first, by_class = values.iloc[0], values.set_index("class")[["value", "sd"]].reindex(shown)
+            mine = [_marked(first), str(first["runs"])]
+            start = mine if kind == SCORED else [f"published: {label} [{number}]", ""]
+            lines.append([*start, *(cells.plus_minus(*pair) for pair in by_class.to_numpy(float))])
     scored = rows.loc[rows["kind"] == SCORED, "name"].nunique()
     yield title, pd.DataFrame(lines, columns=["", "runs", *shown]), [scored] if len(lines) > scored else []
     differences = rows[rows["kind"] == DIFFERENCE].rename(columns={"value": "mean"}).to_dict("records")
     if differences:
-        labels = [_marked(row["name"], row["incomplete"]) if row["class"] == MEAN else "" for row in differences]
+        labels = [_marked(row) if row["class"] == MEAN else "" for row in differences]
         lines = [[label, row["class"], *cells.difference(row)] for label, row in zip(labels, differences, strict=True)]
         head = ["", "class", f"difference [{metric.difference_unit}]", *cells.DIFFERENCE]
-        rules = [number for number, label in enumerate(labels) if label]
-        yield f"Difference in {title}", pd.DataFrame(lines, columns=head), rules[1:]
+        rules = list(range(len(shown), len(lines), len(shown)))
+        yield f"Difference in {title}", pd.DataFrame(lines, columns=head), rules
 
 
-def _notes(section: Section, rule: str, metric: str, rows: pd.DataFrame) -> list[str]:
-    """What must be said below the tables of one rule and metric."""
-    published = enumerate(section.published(rule, metric), 1)
-    lines = [f"[{number}] {row.method}: {row.source}; {row.caveat}." for number, row in published]
-    if not_counted := rows.loc[rows["class"] == MEAN, "not_counted"].sum():
-        lines.append(f"Not counted by the rule: {not_counted} scores of a class in a case.")
-    return lines
-
-
-def _plots(section: Section, rule: str, name: str, rows: pd.DataFrame, shown: list[str]) -> Iterator[tuple[str, str]]:
-    """The plots of one rule and metric: caption, and SVG in base64."""
+def _plots(section: Section, rule: str, name: str, rows: pd.DataFrame, shown: list[str]) -> Iterator[tuple[Any, bytes]]:
+    """The plots of one rule and metric as SVG: the means, with None, and each pair's difference, with the pair."""
     metric = METRICS[name]
-    what = f"{metric.title}, {RULES[rule]}"
-    bars = plots.bars(rows[rows["kind"] == SCORED], metric, shown)
-    yield f"{what}: mean by class; error bars: deviation over runs", b64encode(bars).decode()
-    better = f"{'above' if metric.higher_is_better else 'below'} 0 is better"
+    yield None, plots.bars(rows[rows["kind"] == SCORED], metric, shown)
     for pair in section.pairs:
         sides = [arm.of(rule, name, pair.runs) for arm in (pair.selfreg, pair.stock)]
         selfreg, stock = (by_case(side, section.definition.classes) for side in sides)
         found = rows[(rows["kind"] == DIFFERENCE) & (rows["name"] == pair.name)].set_index("class").loc[shown]
-        drawn = plots.differences(selfreg - stock, metric, found.rename(columns={"value": "mean"}))
-        names = f"{pair.selfreg.name} minus {pair.stock.name}"
-        yield f"{what}: {names}, one point per case; {better}", b64encode(drawn).decode()
+        yield pair, plots.differences(selfreg - stock, metric, found.rename(columns={"value": "mean"}))
 
 
-def _footer(section: Section) -> list[str]:
-    """Test set, statistics, and what each row is made of."""
-    protocol = section.definition
-    lines = [f"Test set: {protocol.split}. Mean over cases, then over classes; ± is the deviation over runs."]
-    lines += [STATISTICS.format(unit=protocol.unit)] if section.pairs else []
-    lines += [HONESTY] if len(protocol.published) > len(section.elsewhere) else []
-    lines += [_made_of(arm, protocol.unit) for arm in section.arms]
-    missing = _by_line((arm.name, [names]) for arm in section.arms if (names := ", ".join(_missing(arm))))
-    lines += [f"Missing in the test set: {names} ({'; '.join(rows)})." for names, rows in missing.items()]
-    for row in section.elsewhere:
-        value = cells.number(row.values[MEAN])
-        lines.append(f"Not comparable ({row.protocol}): {row.method} {value}, {row.source}.")
-    return lines
-
-
-def _rendered(template: str, pages: Sequence[Mapping[str, Any]]) -> str:
+def _rendered(template: str, **values: Any) -> str:
     # braces are LaTeX's own
     marks: Any = {"variable_start_string": "<<", "variable_end_string": ">>", "comment_start_string": "<#"}
     environment = Environment(
@@ -179,59 +123,23 @@ def _rendered(template: str, pages: Sequence[Mapping[str, Any]]) -> str:
         keep_trailing_newline=True,
         **marks if ".tex." in template else {},
     )
-    environment.filters |= {"latex": latex, "escaped": markdown, "markdown": _markdown_table}
-    return environment.get_template(template).render(pages=pages)
+    environment.filters |= {"latex": cells.latex, "escaped": cells.markdown, "number": cells.number}
+    return environment.get_template(template).render(values)
 
 
-def latex(text: str) -> str:
-    """Text with every special character of LaTeX escaped."""
-    return "".join(_LATEX.get(character, character) for character in text)
+def _paragraphs(template: str, **values: Any) -> list[str]:
+    """A text's paragraphs, each as one line."""
+    return [" ".join(part.split()) for part in _rendered(template, **values).split("\n\n") if part.strip()]
 
 
-def markdown(text: str) -> str:
-    """Text with the special characters of Markdown escaped."""
-    return re.sub(r"([|_*<\[\]])", r"\\\1", text)
-
-
-def _markdown_table(frame: pd.DataFrame) -> str:
-    return cells.markdown(frame.map(markdown).rename(columns=markdown))
-
-
-def _made_of(arm: Arm, unit: str) -> str:
-    """Plans, folds, epochs, versions and settings of one row."""
-    runs = list(arm.sidecars.values())
-    folds = sorted({fold for run in runs for fold in run["epochs"]})
-    versions = sorted({f"{name} {value}" for run in runs for name, value in run["versions"].items()})
-    settings: dict[str, Any] = next((run["selfreg"] for run in runs if run.get("selfreg")), {})
-    named = {
-        "trainer": arm.trainer,
-        "plans": arm.plans,
-        "configuration": arm.configuration,
-        "data set": runs[0].get("dataset", ""),
-        "runs": ", ".join(arm.sidecars),
-        "folds": ", ".join(folds),
-        "epochs": ", ".join(epochs(runs)) or "unknown",
-        "SelfReg": ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None),
-    }
-    parts = [f"{name} {value}" for name, value in named.items() if value]
-    parts += [f"{runs[0]['cases']} cases of {runs[0]['clusters']} {unit}", ", ".join(versions)]
-    parts += [f"{DAGGER} {'; '.join(arm.incomplete)}"] if arm.incomplete else []
-    return f"{_marked(arm.name, arm.incomplete)}: {'; '.join(parts)}."
-
-
-def _missing(arm: Arm) -> list[str]:
-    missing = [run["missing"].get(part, []) for run in arm.sidecars.values() for part in ("test", "predictions")]
-    return list(dict.fromkeys(name for names in missing for name in names))
-
-
-def _by_line(concerned: Iterable[tuple[str, Sequence[str]]]) -> dict[str, list[str]]:
+def _by_line(concerned: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
     """Whom each line concerns, from the lines of each."""
     names: dict[str, list[str]] = {}
     for name, lines in concerned:
         for line in lines:
             names.setdefault(line, []).append(name)
-    return names
+    return {line: "; ".join(named) for line, named in names.items()}
 
 
-def _marked(name: str, incomplete: str | Sequence[str]) -> str:
-    return f"{name} {DAGGER}" if incomplete else name
+def _marked(row: Any) -> str:
+    return f"{row['name']} †" if row["incomplete"] else row["name"]

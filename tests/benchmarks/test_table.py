@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from nnunetv2_selfreg import cli
-from nnunetv2_selfreg.benchmarks.table import latex, write_table
+from nnunetv2_selfreg.benchmarks.cells import latex
+from nnunetv2_selfreg.benchmarks.table import write_table
 from nnunetv2_selfreg.errors import SelfRegError
 
 Runs = Callable[..., Path]
