@@ -10,17 +10,7 @@ from nnunetv2_selfreg.errors import SelfRegError
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Scores predictions, or writes the table.
-
-    Args:
-        arguments: The command line after `nnUNetv2_selfreg leaderboard`.
-
-    Returns:
-        The exit code, 0.
-
-    Raises:
-        SelfRegError: What is given cannot be scored or put into one table.
-    """
+    """Scores predictions, or writes the table; SelfRegError for what cannot be scored or put into one table."""
     parsed = _parser().parse_args(arguments)
     if parsed.action == "table":
         from nnunetv2_selfreg.benchmarks.table import write_table
@@ -34,14 +24,12 @@ def main(arguments: Sequence[str]) -> int:
     output: Path = parsed.output
     if output.suffix != ".csv" or output.stem == "table":
         raise SelfRegError(f"-o {output}: name a .csv file other than table.csv")
-    fold = parsed.fold
-    if fold is None:
-        if not PROTOCOLS[parsed.benchmark].ensemble:
-            raise SelfRegError(f"{parsed.benchmark} scores each fold alone; say which with --fold")
-        fold = ENSEMBLE
-    places = parsed.predictions, parsed.references, parsed.dataset_json
+    fold = parsed.fold or ENSEMBLE
+    if not (parsed.fold or PROTOCOLS[parsed.benchmark].ensemble):
+        raise SelfRegError(f"{parsed.benchmark} scores each fold alone; say which with --fold")
     if parsed.folds and fold != ENSEMBLE:
         raise SelfRegError(f"--folds names the folds of an ensemble; with --fold {fold} leave it out")
+    places = parsed.predictions, parsed.references, parsed.dataset_json
     run = Run(parsed.benchmark, *places, parsed.model, fold, parsed.folds, parsed.seed)
     sidecar = write_scores(run, output, parsed.allow_incomplete)
     print(f"wrote {output} and {output.with_suffix('.json').name}: {sidecar['cases']} cases")

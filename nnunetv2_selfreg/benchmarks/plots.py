@@ -22,15 +22,12 @@ BETTER, WORSE, SAME = "#0072B2", "#D55E00", "#999999"
 
 
 def bars(values: pd.DataFrame, metric: Metric, classes: Sequence[str]) -> bytes:
-    """Draws the mean of each class, and of them all, one bar for each row of the table.
+    """Draws the mean of each class, and of them all, one bar for each row of the table, as SVG.
 
     Args:
         values: Columns `name` (of the row), `class`, `value` and `sd`.
         metric: What the values are.
         classes: What to draw, from left to right.
-
-    Returns:
-        The SVG.
     """
     rows = [(name, part.set_index("class").loc[classes]) for name, part in values.groupby("name", sort=False)]
     width = 0.8 / len(rows)
@@ -56,18 +53,14 @@ def bars(values: pd.DataFrame, metric: Metric, classes: Sequence[str]) -> bytes:
 
 
 def differences(gains: pd.DataFrame, metric: Metric, summary: pd.DataFrame) -> bytes:
-    """Draws the difference of every case, with the mean and its confidence interval.
+    """Draws the difference of every case, with the mean and its confidence interval, as SVG.
 
     Args:
         gains: SelfReg minus stock (cases x classes).
         metric: What was measured.
         summary: What to draw, from left to right: by class, or `mean` of a case's classes, `mean`, `low` and `high`.
-
-    Returns:
-        The SVG.
     """
-    margin, classes = metric.margin, list(summary.index)
-    unit = metric.difference_unit
+    margin, unit, classes = metric.margin, metric.difference_unit, list(summary.index)
     with new_plot(max(NARROW, 1.5 + 0.7 * len(classes)), 3.8) as figure:
         axis = figure.subplots()
         axis.axhspan(-margin, margin, color="#eeeeee", zorder=0, label=f"within {margin:g} {unit.removesuffix('s')}")

@@ -16,63 +16,35 @@ TEST_SET = "test"
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One published method's numbers in one metric.
+    """One published method's numbers in one metric."""
 
-    Attributes:
-        method: Its name, as a table shows it.
-        metric: A key of `METRICS`.
-        rule: A key of `RULES`.
-        protocol: `test`, or the name of another protocol, whose numbers belong into no table of the test set.
-        values: By class and for `mean`, in the unit of the metric.
-        source: Where the numbers stand.
-        caveat: What must be known before they are compared with ours.
-    """
-
-    method: str
-    metric: str
-    rule: str
-    protocol: str
-    values: Mapping[str, float]
-    source: str
-    caveat: str
+    method: str  # its name in a table
+    metric: str  # a key of METRICS
+    rule: str  # a key of RULES
+    protocol: str  # TEST_SET, or another protocol's name, whose numbers belong into no table of the test set
+    values: Mapping[str, float]  # by class and for `mean`, in the unit of the metric
+    source: str  # where they stand
+    caveat: str  # what must be known before they are compared with ours
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one benchmark is scored.
+    """How one benchmark is scored."""
 
-    Attributes:
-        title: Its name in a table.
-        dataset: What its converted data set is called in `dataset.json`, key `benchmark.name`.
-        split: The test set, in words.
-        classes: Names of the labels 1, 2, ... in the order of the published columns.
-        metrics: The metrics by rule, the first of each the main one.
-        ensemble: Whether the test set is predicted by the ensemble of a model's folds; else by each fold alone.
-        folds: How many folds the protocol scores, each alone; None where it does not say.
-        cases: How many test cases there are; None where the benchmark does not say.
-        clusters: How many independent units (patients, images) they come from.
-        unit: What such a unit is called.
-        volumes: What a case is called.
-        cluster: A pattern of the case's name whose first group names its unit; None where a case is its own unit.
-        subset: A pattern of the cases that count, the others are left out; None for all of them.
-        sizes: Image sizes at which it is scored; empty where the size is not part of the protocol.
-        published: The published numbers.
-    """
-
-    title: str
-    dataset: str
-    split: str
-    classes: tuple[str, ...]
-    metrics: Mapping[str, tuple[str, ...]]
-    ensemble: bool = False
-    folds: int | None = None
-    cases: int | None = None
-    clusters: int | None = None
-    unit: str = "images"
-    volumes: str = "images"
-    cluster: str | None = None
-    subset: str | None = None
-    sizes: tuple[str, ...] = ()
+    title: str  # its name in a table
+    dataset: str  # what its converted data set is called in dataset.json, key benchmark.name
+    split: str  # the test set, in words
+    classes: tuple[str, ...]  # names of the labels 1, 2, ... in the order of the published columns
+    metrics: Mapping[str, tuple[str, ...]]  # by rule, the first of each the main one
+    ensemble: bool = False  # whether the ensemble of a model's folds predicts the test set, or else each fold alone
+    folds: int | None = None  # how many the protocol scores, each alone; None where it does not say
+    cases: int | None = None  # how many there are in the test set; None where the benchmark does not say
+    clusters: int | None = None  # how many independent units (patients, images) they come from
+    unit: str = "images"  # what such units are called
+    volumes: str = "images"  # what cases are called
+    cluster: str | None = None  # pattern of a case's name, whose first group is its unit; None: a case is its own unit
+    subset: str | None = None  # pattern of the cases that count, the others are left out; None for all of them
+    sizes: tuple[str, ...] = ()  # of images, at which it is scored; empty where the size is not part of the protocol
     published: Sequence[PublishedRow] = ()
 
     def counts(self, case: str) -> bool:
