@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +28,10 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         SelfRegError: The archive is not what the protocol asks for, or the data set cannot be written.
     """
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.number is not None and not 1 <= parsed.number <= 999:
+        parser.error(f"argument -d: must be from 1 to 999, got {parsed.number}")
     benchmark = BENCHMARKS[parsed.benchmark]
     if parsed.size and not benchmark.resizable:
         raise SelfRegError(f"--size: {benchmark.protocol.dataset} is used at its own size; leave it out")
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError("--instances: only monuseg has instance ids, at its own size; leave it out")
     number = parsed.number or benchmark.number + bool(parsed.size)
     folder = _claim(f"Dataset{number:03d}_{benchmark.dataset}{parsed.size or ''}", parsed.overwrite)
-    with _staged(folder, parsed.overwrite) as new:
+    with new_folder(folder, may_replace=lambda _: parsed.overwrite) as new:
         staging = Staging(new, benchmark.ending, parsed.size, parsed.instances)
         survey = _convert(benchmark, parsed.sources, staging, parsed.allow_incomplete)
         train, test = staging.names("train"), staging.names("test")
@@ -88,7 +90,10 @@ def _convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, al
 
 
 def _claim(name: str, overwrite: bool) -> Path:
-    """Gives the folder of a data set `DatasetNNN_Name`, whose name and id must be free."""
+    """Gives the folder of a data set `DatasetNNN_Name`, whose name and id must be free.
+
+    What a killed conversion of the same data set left behind is removed.
+    """
     raw = os.environ.get(RAW)
     if not raw:
         raise SelfRegError(f"{RAW} is not set; export {RAW}=/path/to/{RAW}")
@@ -100,14 +105,9 @@ def _claim(name: str, overwrite: bool) -> Path:
     folder = Path(raw, name)
     if folder.exists() and not overwrite:
         raise SelfRegError(f"{folder} exists already; replace it with --overwrite, or choose another id with -d")
-    return folder
-
-
-def _staged(folder: Path, overwrite: bool) -> AbstractContextManager[Path]:
-    """As `files.new_folder`; what a killed conversion of the same data set left behind is removed first."""
-    for left in folder.parent.glob(f"{PARTIAL}*/{folder.name}"):
+    for left in folder.parent.glob(f"{PARTIAL}*/{name}"):
         shutil.rmtree(left.parent)
-    return new_folder(folder, may_replace=lambda _: overwrite)
+    return folder
 
 
 def _write_folds(groups: Mapping[str, str], staging: Path, folder: Path, overwrite: bool) -> str | None:
@@ -175,17 +175,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help=archive)
     numbers = ", ".join(f"{name} {benchmark.number}" for name, benchmark in BENCHMARKS.items())
     number = f"of the data set; default: {numbers}, one more with --size"
-    parser.add_argument("-d", dest="number", type=_number, metavar="ID", help=number)
+    parser.add_argument("-d", dest="number", type=int, metavar="ID", help=number)
     parser.add_argument("--size", type=int, choices=SIZES, help="resize as the protocol trains (glas, monuseg)")
     flag = partial(parser.add_argument, action="store_true")
     flag("--instances", help="write instance ids besides (monuseg)")
     flag("--allow-incomplete", help="leave out what cannot be used and mark the result")
     flag("--overwrite", help="replace the data set of this name, and its folds where nnU-Net reads")
     return parser
-
-
-def _number(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 999:
-        raise argparse.ArgumentTypeError(f"must be from 1 to 999, got {text}")
-    return number

@@ -71,11 +71,7 @@ PROTOCOLS = {
 
 
 def read_polygons(path: Path) -> list[Polygon]:
-    """Reads the regions of an Aperio annotation: Annotations/Annotation/Regions/Region/Vertices/Vertex with X and Y.
-
-    Gives each polygon's (corners, 2), x and y in pixels, in the file's order. A file with a document type, entities or
-    coordinates that are no finite numbers is refused.
-    """
+    """Reads the regions of an Aperio annotation, (corners, 2) each, x and y in pixels, in the file's order."""
     try:
         from defusedxml.common import DefusedXmlException
         from defusedxml.ElementTree import parse

@@ -56,10 +56,7 @@ def read_pair(case: ArchiveCase, size: Size | None = None) -> tuple[Bytes, NDArr
 
 
 def binary(mask: NDArray[np.int64], name: str) -> Mask:
-    """Foreground of a mask of 0 and 1, or of 0 and 255 with what JPEG adds around edges: above 127.
-
-    With more than a twentieth of the pixels between 64 and 191 it is no mask of two values, and refused.
-    """
+    """Foreground of a mask of 0 and 1, or of 0 and 255: above 127, as JPEG adds other values around edges."""
     if mask.max() <= 1:
         return mask > 0
     if mask.max() > 255 or ((mask > 63) & (mask < 192)).mean() > 0.05 or mask.max() < 128:
