@@ -1,15 +1,14 @@
 """The images to inspect, read and preprocessed by nnU-Net and cut into the patches of its sliding window."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
@@ -17,38 +16,22 @@ from torch import Tensor
 from nnunetv2_selfreg.errors import SelfRegError
 
 
-@dataclass(frozen=True)
-class CaseFiles:
-    """One case on disk.
-
-    Attributes:
-        name: nnU-Net's name of the case.
-        images: One file per channel, or one with all channels.
-        label: The reference; None when there is none.
-    """
+class CaseFiles(NamedTuple):
+    """One case on disk: nnU-Net's name of it, its images, and its reference if there is one."""
 
     name: str
-    images: tuple[Path, ...]
+    images: Sequence[Path]
     label: Path | None
 
 
-@dataclass(frozen=True)
-class PreparedCase:
-    """One preprocessed case.
-
-    Attributes:
-        name: nnU-Net's name of the case.
-        image: `(channels, *spatial)`, padded to at least one patch.
-        labels: The reference on the same grid, `(*spatial)`; None when there is none.
-        slicers: nnU-Net's patches, as indices into `image`.
-        spacing: Size of a voxel along each of the patch's axes, in the image's unit of length.
-    """
+class PreparedCase(NamedTuple):
+    """One preprocessed case."""
 
     name: str
-    image: Tensor
-    labels: Tensor | None
-    slicers: Sequence[tuple[Any, ...]]
-    spacing: tuple[float, ...]
+    image: Tensor  # (channels, *spatial), padded to at least one patch
+    labels: Tensor | None  # the reference on the same grid, (*spatial)
+    slicers: Sequence[tuple[Any, ...]]  # nnU-Net's patches, as indices into the image
+    spacing: tuple[float, ...]  # a voxel's size along each of the patch's axes, in the image's unit of length
 
 
 def find_cases(images: Path, labels: Path | None, ending: str, channels: int, natural: bool = False) -> list[CaseFiles]:
@@ -65,28 +48,31 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int, na
     Raises:
         SelfRegError: There is no such image, channel or reference.
     """
-    folder, wanted = (images, None) if images.is_dir() else (images.parent, images.name)
-    paths = pd.Series(sorted(folder.iterdir()), dtype=object)
-    found = paths.map(lambda path: path.name).astype(str).str.extract(rf"^(.+)_(\d{{4}}){re.escape(ending)}$")
-    found = found.set_axis(["case", "channel"], axis=1).assign(path=paths).dropna()
-    if wanted is not None:
-        found = found[found["case"] == re.sub(rf"(_\d{{4}})?{re.escape(ending)}$", "", wanted)]
-    if found.empty:
+    suffix = re.escape(ending)
+    folder, wanted = images, None
+    if not images.is_dir():
+        folder, wanted = images.parent, re.sub(rf"(_\d{{4}})?{suffix}$", "", images.name)
+    found: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in sorted(folder.iterdir()):
+        match = re.fullmatch(rf"(.+)_(\d{{4}}){suffix}", path.name)
+        if match and wanted in (None, match[1]):
+            found[match[1]][match[2]] = path
+    if not found:
         what = "no image" if wanted is None else "neither a folder nor an image"
         raise SelfRegError(f"--images {images}: {what} named CASE_0000{ending}, as nnU-Net names them")
     if labels is not None and not labels.is_dir():
         raise SelfRegError(f"--labels {labels} is not a folder of references CASE{ending}")
     cases = []
-    for name, files in found.groupby("case"):
-        has, expected = ", ".join(files["channel"]), ", ".join(f"{channel:04d}" for channel in range(channels))
-        if has != expected and not (natural and has == "0000"):
+    for name, files in sorted(found.items()):
+        has = ", ".join(files)
+        if has != ", ".join(f"{channel:04d}" for channel in range(channels)) and not (natural and has == "0000"):
             raise SelfRegError(f"--images {images}: case {name} has the channels {has}; the model takes {channels}")
-        label = None if labels is None else labels / f"{name}{ending}"
-        if label is not None and not label.is_file():
+        label = labels and labels / f"{name}{ending}"
+        if label and not label.is_file():
             raise SelfRegError(
                 f"--labels {labels} has no {label.name}; give every case a reference or leave --labels out"
             )
-        cases.append(CaseFiles(name, tuple(files["path"]), label))
+        cases.append(CaseFiles(name, list(files.values()), label))
     return cases
 
 
@@ -121,20 +107,18 @@ def prepare(files: CaseFiles, predictor: Any) -> PreparedCase:
     except (RuntimeError, AssertionError, OSError, ValueError) as error:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "unreadable")
         raise SelfRegError(f"case {files.name} cannot be preprocessed: {reason}") from None
-    patch_size = configuration.patch_size
-
-    def padded(array: Any) -> Any:
-        return pad_nd_image(torch.as_tensor(array), patch_size, "constant", {"value": 0})
-
-    image = padded(data).float()
+    image, reference = (
+        pad_nd_image(torch.as_tensor(array), configuration.patch_size, "constant", {"value": 0})
+        for array in (data, labels)
+    )
     spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
     spacing[-len(configuration.spacing) :] = configuration.spacing
     return PreparedCase(
         files.name,
-        image,
-        None if files.label is None else padded(labels)[0],
+        image.float(),
+        None if files.label is None else reference[0],
         predictor._internal_get_sliding_window_slicers(image.shape[1:]),
-        tuple(float(size) for size in spacing[-len(patch_size) :]),
+        tuple(float(size) for size in spacing[-len(configuration.patch_size) :]),
     )
 
 

@@ -9,34 +9,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from captum.attr import LayerGradCam
+from captum.attr import LayerAttribution, LayerGradCam
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
-
-INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class GradCamView(NamedTuple):
-    """Grad-CAM of one class in one slice of one case.
+    """Grad-CAM of one class in one slice of one case."""
 
-    Attributes:
-        place: Which slice it is; empty where the image has only one.
-        image: `(rows, columns)` grey or `(rows, columns, 3)` RGB, 0 to 1.
-        reference: Where the class is, bool `(rows, columns)`; None without references.
-        prediction: Where the network sees it, bool `(rows, columns)`.
-        heat: By stage, the map over its mean in the patch, `(rows, columns)`; None for a map without mass.
-        area: The class's share of the patch, 0 to 1.
-        size: Rows and columns in the image's unit of length.
-    """
-
-    place: str
-    image: NDArray[np.float32]
-    reference: NDArray[np.bool_] | None
-    prediction: NDArray[np.bool_]
-    heat: dict[str, NDArray[np.float32] | None]
-    area: float
-    size: tuple[float, float]
+    place: str  # which slice it is; empty where the image has only one
+    image: NDArray[np.float32]  # (rows, columns) grey or (rows, columns, 3) RGB, 0 to 1
+    reference: NDArray[np.bool_] | None  # where the class is, (rows, columns)
+    prediction: NDArray[np.bool_]  # where the network sees it
+    heat: dict[str, NDArray[np.float32] | None]  # by stage the map over its mean in the patch; None without mass
+    area: float  # the class's share of the patch, 0 to 1
+    size: tuple[float, float]  # rows and columns in the image's unit of length
 
 
 def grad_cam(network: nn.Module, stage: nn.Module, patch: Tensor, head: int, mask: Tensor) -> Tensor:
@@ -58,8 +45,7 @@ def grad_cam(network: nn.Module, stage: nn.Module, patch: Tensor, head: int, mas
 
     with torch.enable_grad():
         attribution = LayerGradCam(score, stage).attribute(patch, relu_attributions=True).detach()
-    grid = patch.shape[2:]
-    return functional.interpolate(attribution, size=grid, mode=INTERPOLATION[len(grid)], align_corners=False)[0, 0]
+    return LayerAttribution.interpolate(attribution, mask.shape, "bilinear" if mask.ndim == 2 else "trilinear")[0, 0]
 
 
 def in_class_share(heat: NDArray[np.float32], mask: NDArray[np.bool_], counted: NDArray[np.bool_]) -> float:

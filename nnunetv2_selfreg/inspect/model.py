@@ -1,6 +1,6 @@
 """A trained model as the inspection needs it: its network's stages, its terms, its classes and its training log."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,7 @@ from nnunetv2_selfreg.terms import BUILT_IN, SHARE
 
 
 class Target(NamedTuple):
-    """One class, or one region of a region-based model.
-
-    Attributes:
-        name: Its name in `dataset.json`.
-        head: Which of the network's logits is its.
-        labels: The reference's labels that belong to it.
-    """
+    """One class or region: its name, which of the network's logits is its, and its labels in a reference."""
 
     name: str
     head: int
@@ -32,33 +26,7 @@ class Target(NamedTuple):
 
 
 class InspectedModel:
-    """One fold of a trained model, loaded.
-
-    Args:
-        path: `nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION`.
-        fold: Its name (`0`, `all`); the first that has the checkpoint when left out.
-        checkpoint: The checkpoint's file name.
-        device: Where to run the network.
-
-    Attributes:
-        folder: The model's folder.
-        fold: The fold, without `fold_`.
-        epochs: How many epochs the checkpoint was trained.
-        predictor: nnU-Net's predictor.
-        stages: The network's stages by name, in the order of the forward pass.
-        chosen: The students and the teacher that the plans name.
-        students: The students by name, the encoder's and then the decoder's.
-        terms: The terms to measure, the built-in ones and those of the model's trainer, by the measure's name: the
-            term's own, or with `_term` where another measure has it.
-        targets: The foreground classes or regions.
-        logging: Values per epoch by name or measure, as far as the training logged them.
-        channels: How many channels an image has.
-        is_natural: Whether the images are pictures such as PNG.
-        is_rgb: Whether the images are pictures with three colours.
-
-    Raises:
-        SelfRegError: The folder is no model with that checkpoint, or its network has no stages to look at.
-    """
+    """One fold of a trained model, loaded: by default the first that has the checkpoint; SelfRegError if none has."""
 
     def __init__(self, path: Path, fold: str | None, checkpoint: str, device: str) -> None:
         self.folder = folder = ModelFolder.open(path)
@@ -70,20 +38,19 @@ class InspectedModel:
         self.predictor = folder.predictor(file, device)
         network = self.predictor.network.eval().requires_grad_(False)
         self.stages = named_stages(network, "encoder") | named_stages(network, "decoder")
-        settings = folder.settings
-        if settings is None:  # the students that SelfReg would have; the weights in the plans may be of any term
-            given = folder.resolved.get(KEY, {})
-            stages = {name: given[name] for name in ("taps", *STAGES) if name in given}
-            settings = SelfRegSettings.from_plans({KEY: stages})
-        self.chosen = choose_students(network, settings)
+        # else the students that SelfReg would have; the weights in the plans may be of any term
+        given = {name: value for name, value in folder.resolved.get(KEY, {}).items() if name in ("taps", *STAGES)}
+        self.chosen = choose_students(network, folder.settings or SelfRegSettings.from_plans({KEY: given}))
         self.students = self.chosen.encoder | self.chosen.decoder
         terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
+        # by the measure's name, which another measure may have
         self.terms = {f"{name}_term" if name in MEASURES else name: term for name, term in terms.items()}
         self.targets = _targets(self.predictor)
         content = load_checkpoint(file)
         self.epochs = int(content.get("current_epoch", 0))
-        logged, others = content.get("logging") or {}, {name: name for name in (SHARE, "mean_fg_dice", "ema_fg_dice")}
-        names = {measure: term.name for measure, term in self.terms.items()} | others
+        names = {measure: term.name for measure, term in self.terms.items()}
+        names |= {name: name for name in (SHARE, "mean_fg_dice", "ema_fg_dice")}
+        logged = content.get("logging") or {}
         self.logging = {
             measure: [float(x) for x in logged[name]] for measure, name in names.items() if logged.get(name)
         }
@@ -155,19 +122,6 @@ def check_comparable(first: InspectedModel, second: InspectedModel) -> None:
         if one != other:
             names = " and ".join(model.folder.name for model in models)
             raise SelfRegError(f"{names} cannot be compared: their {what} differ, {one} and {other}")
-
-
-def short(stage: str) -> str:
-    """A stage's name on an axis: E0 for encoder.stages.0, D0 for decoder.stages.0."""
-    part, _, number = stage.split(".")
-    return f"{part[0].upper()}{number}"
-
-
-def places(stages: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Each stage's row and column: the encoder above, the decoder's stage of the same resolution below."""
-    parts = [[stage for stage in stages if stage.startswith(part)] for part in ("encoder", "decoder")]
-    parts[1].reverse()
-    return {stage: (row, column) for row, part in enumerate(parts) for column, stage in enumerate(part)}
 
 
 def _targets(predictor: Any) -> list[Target]:

@@ -1,21 +1,31 @@
-"""The report's plots: values by stage, by channel and by epoch. Both models of a comparison share every scale."""
+"""The report's plots: values by stage, channel and epoch, Grad-CAM, and the channels' similarity.
 
-from collections.abc import Mapping, Sequence
+Both models of a comparison share every scale.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from nnunetv2_selfreg.inspect.measure import Inspection
-from nnunetv2_selfreg.inspect.model import places, short
-from nnunetv2_selfreg.inspect.values import AREA, DIFFERENCE, IN_CLASS
+from nnunetv2_selfreg.inspect.values import AREA, DIFFERENCE, IN_CLASS, short, stage_rows
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers
 COLOURS = {"": "#0072B2", "A": "#0072B2", "B": "#D55E00", DIFFERENCE: "black"}
 MARKERS = {"": "o", "A": "o", "B": "s", DIFFERENCE: "D"}
+MARKER = {"linestyle": "", "markersize": 5, "capsize": 3, "markeredgecolor": "black", "markeredgewidth": 0.6}
+OUTLINES = {"reference": "#56B4E9", "prediction": "#E69F00"}
+GREY = {"cmap": "gray", "vmin": 0, "vmax": 1}
+HEAT, SIGNED = "magma", "RdBu_r"
+DENSEST = 20.0
 
 
 def draw_by_stage(
@@ -28,50 +38,54 @@ def draw_by_stage(
     Args:
         inspections: One model, or the two of a comparison.
         values: A frame of values, of the models or of their differences.
-        panels: Of each panel the label, the measure and the class.
+        panels: Of each panel the title, the measure and the class.
         columns: How many panels stand beside each other.
     """
-    stages = list(inspections[0].model.stages)
-    plot, axes = _grid(len(panels), columns, max(9, 4.2 * columns), 2.3)
-    is_difference = (values["model"] == DIFFERENCE).any()
-    handles = []
-    if is_difference:
-        handles.append(Line2D([], [], color="0.5", marker="o", markersize=3, linestyle="", label="one case"))
-        label = "mean and standard deviation over cases"
-        handles.append(Line2D([], [], color="black", marker="D", markersize=5, label=label))
-    for axis, (label, measure, target) in zip(axes, panels, strict=True):
-        of_class = values[values["class"] == target]
-        is_share = measure == IN_CLASS and not is_difference
-        _draw_cases(axis, of_class[of_class["measure"] == measure], stages, (0, 1) if is_share else (-np.inf, np.inf))
-        axis.set_ylabel(label, fontsize=9)
+    stages, letters = list(inspections[0].model.stages), list(values["model"].unique())
+    is_difference = DIFFERENCE in letters
+    limits = (0, 1) if panels[0][1] == IN_CLASS and not is_difference else (-np.inf, np.inf)
+    titles = {each.letter: each.label for each in inspections}
+    titles[DIFFERENCE] = "mean and standard deviation over cases"
+    plot, axes = _panels([title for title, _, _ in panels], columns, max(9, 4.2 * columns), 2.3)
+    for axis, (_, measure, target) in zip(axes, panels, strict=True):
+        of_class = values[values["class"] == target].dropna(subset="value")
+        for letter, found in of_class[of_class["measure"] == measure].groupby("model"):
+            by_case = found.pivot(index="stage", columns="case", values="value").reindex(stages)
+            x = np.arange(len(stages)) + 0.3 * (letters.index(letter) - (len(letters) - 1) / 2)
+            dots = x[:, None] + np.linspace(-0.1, 0.1, by_case.shape[1] + 2)[1:-1]
+            axis.plot(dots, by_case, "o", markersize=2.5, color=COLOURS[letter], alpha=0.4, label="one case")
+            mean, sd = by_case.mean(axis=1), by_case.std(axis=1).fillna(0)
+            bars = [(mean - limits[0]).clip(0, sd), (limits[1] - mean).clip(0, sd)]
+            style = MARKER | {"color": COLOURS[letter], "marker": MARKERS[letter], "label": titles[letter]}
+            axis.errorbar(x, mean, bars, **style)
         low, high = axis.get_ylim()
-        if is_share:
+        if limits == (0, 1):
             axis.set_ylim(-0.02, 1.02)
             # patches of other sizes, or other predictions in place of references, show the class in another share
             areas = of_class[of_class["measure"] == AREA].groupby("model")["value"].mean()
             for letter, area in areas.items():
-                axis.axhline(area, color=COLOURS[letter] if areas.nunique() > 1 else "0.3", linestyle=":")
-            chance = "the class's share of the area (an even map)"
-            handles = [Line2D([], [], color="0.3", linestyle=":", label=chance)]
+                colour = COLOURS[letter] if areas.nunique() > 1 else "0.3"
+                axis.axhline(area, color=colour, linestyle=":", label="the class's share of the area (an even map)")
         elif is_difference or low < 0:
             axis.axhline(0, color="0.3", linewidth=0.8)
             axis.set_ylim(min(low, -1e-3), max(high, 1e-3))  # what is nothing but rounding does not fill the panel
         else:
             axis.set_ylim(0, 1.05 * high)
+        axis.set_xticks(range(len(stages)), [short(stage) for stage in stages], fontsize=8)
+        axis.set_xlim(-0.6, len(stages) - 0.4)
     plot.supxlabel("stage (E encoder, D decoder, in the order of the forward pass)", fontsize=10)
-    legend(plot, handles, inspections, coloured=not is_difference)
+    _legend(plot, [each.label for each in inspections] if is_difference else [])
     return plot
 
 
 def draw_ranking(inspections: Sequence[Inspection]) -> Figure:
     """Each stage's channel importance, sorted: what IFD ranks the channels by."""
-    plot, axes = stage_grid(inspections, 1, 0.8, 4.4, sharey=True)
-    for stage, (row, column) in places(inspections[0].model.stages).items():
-        axis = axes[row, column]
+    plot, axes = _stage_axes([""], inspections[0].model.stages, 1.75, 1.6, sharey=True)
+    for stage, axis in axes.items():
         for inspection in inspections:
             ranked = inspection.importance[stage].value()[inspection.ranking(stage)]
-            ranks = (np.arange(len(ranked)) + 0.5) / len(ranked)
-            axis.plot(ranks, ranked, color=COLOURS[inspection.letter], linewidth=1.5)
+            ranks, colour = (np.arange(len(ranked)) + 0.5) / len(ranked), COLOURS[inspection.letter]
+            axis.plot(ranks, ranked, color=colour, label=inspection.label)
         axis.axvline(0.5, color="black", linewidth=0.6)
         axis.axhline(0, color="0.3", linewidth=0.6, linestyle=":")
         axis.set_xticks([0, 0.5, 1])
@@ -79,89 +93,145 @@ def draw_ranking(inspections: Sequence[Inspection]) -> Figure:
         axis.set_title(short(stage), fontsize=9)
     plot.supylabel("importance: mean over\nroot mean square", fontsize=9)
     plot.supxlabel("rank over the number of channels; IFD compares the halves on both sides of the line", fontsize=9)
-    legend(plot, [], inspections)
+    _legend(plot)
     return plot
 
 
-def draw_training(inspections: Sequence[Inspection], labels: Mapping[str, str]) -> Figure:
-    """What the checkpoints logged, by epoch; a panel for each logged name, with its label."""
-    plot, axes = _grid(len(labels), 2, 9, 2.5)
-    for axis, (name, label) in zip(axes, labels.items(), strict=True):
-        logged = {each.letter: each.model.logging[name] for each in inspections if name in each.model.logging}
-        for letter, curve in logged.items():
-            scaled = np.array(curve) * (100 if label.endswith("[%]") else 1)
-            axis.plot(np.arange(len(curve)), scaled, color=COLOURS[letter], linewidth=2, marker="o", markersize=3)
+def draw_training(inspections: Sequence[Inspection], titles: Mapping[str, str]) -> Figure:
+    """What the checkpoints logged, by epoch; a panel for each logged name, with its title."""
+    plot, axes = _panels(titles.values(), 2, 9, 2.5)
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        logged = [each for each in inspections if name in each.model.logging]
+        for each in logged:
+            curve = np.array(each.model.logging[name]) * (100 if title.endswith("[%]") else 1)
+            axis.plot(curve, color=COLOURS[each.letter], marker="o", markersize=3, label=each.label)
         if not logged:
             axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", va="center", color="0.4")
-        axis.set_ylabel(label, fontsize=9)
         axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.supxlabel("epoch", fontsize=10)
-    legend(plot, [], inspections)
+    _legend(plot)
     return plot
 
 
-def stage_grid(
-    inspections: Sequence[Inspection], blocks: int, width: float, height: float, **subplots: Any
-) -> tuple[Figure, Any]:
-    """A plot with a panel for each stage, those of one resolution in one column.
+def draw_grad_cam(inspections: Sequence[Inspection], which: tuple[str, str, int]) -> Figure:
+    """One class of one case: beside image, reference and prediction the map of each stage, encoder above decoder.
+
+    Stages of one resolution stand in one column. The colour says how many times denser than its mean a map is, on a
+    square root's scale; at its top is what a map would have that lies wholly and evenly inside the class.
 
     Args:
         inspections: One model, or the two of a comparison.
-        blocks: How often the stages stand below each other.
-        width: What the plot is wider than its panels, in inches.
-        height: The plot's height in inches.
-        subplots: As matplotlib's `Figure.subplots`.
-
-    Returns:
-        The plot and its axes, `(2 * blocks, columns)`; those of no stage are hidden.
+        which: Case, class and number of the view; one of the models may lack it.
     """
-    where = places(inspections[0].model.stages).values()
-    columns = 1 + max(column for _, column in where)
-    plot = Figure(figsize=(1.75 * columns + width, height), layout="constrained")
-    axes = plot.subplots(2 * blocks, columns, squeeze=False, **subplots)
-    for row, column in np.ndindex(axes.shape):
-        axes[row, column].set_visible((row % 2, column) in where)
+    views = {each.prefix: each.views[which] for each in inspections if which in each.views}
+    first, unit = next(iter(views.values())), "pixels" if inspections[0].model.is_natural else "mm"
+    stages, panel_height = inspections[0].model.stages, 1.7 * first.size[0] / first.size[1] + 0.7
+    plot, axes = _stage_axes(list(views), stages, 2.1, panel_height, ("reference", "prediction"))
+    # the square root keeps weak maps visible
+    densest = float(np.clip(1 / max(view.area for view in views.values()), 2, DENSEST))
+    norm = PowerNorm(0.5, 0, densest)
+    for prefix, view in views.items():
+        masks = {"reference": view.reference, "prediction": view.prediction}
+        explained = "prediction" if view.reference is None else "reference"
+        height, width = view.size
+        for name in (*masks, *stages):
+            axis, heat = axes[prefix + name], view.heat.get(name)
+            # opaque, so that the map's colours are the bar's
+            shown, colours = (view.image, GREY) if heat is None else (heat, {"cmap": HEAT, "norm": norm})
+            extent = (0, width, height, 0)
+            axis.imshow(shown, extent=extent, interpolation="nearest", **colours)
+            outline = name if name in masks else explained
+            mask = masks[outline]
+            if mask is not None and mask.any() and not mask.all():
+                axis.contour(mask, [0.5], colors=OUTLINES[outline], linewidths=1, extent=extent, origin="upper")
+                axis.plot([], [], color=OUTLINES[outline], label=f"outline of the {outline}")
+            if name in masks:
+                title = name if mask is not None and mask.any() else f"no {name}"
+            else:
+                title = short(name)
+                if heat is None:
+                    where = {"ha": "center", "va": "center", "backgroundcolor": "white"}
+                    axis.text(width / 2, height / 2, "no map", **where)
+            axis.set_title(prefix + title, fontsize=9)
+            axis.set_xlabel(f"x [{unit}]", fontsize=7, labelpad=1)
+            axis.set_ylabel(f"y [{unit}]", fontsize=7, labelpad=1)
+            axis.tick_params(labelsize=6, pad=1.5, length=2)
+            axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    bar = _colour_bar(plot, axes, norm, HEAT, "map over its mean in the patch (1: an even map)", extend="max")
+    bar.set_ticks([tick for tick in (0, 0.25, 1, 2, 4, 8, 12, 16, 20) if tick <= densest])
+    bar.minorticks_off()
+    bar.ax.yaxis.set_major_formatter("{x:g}")
+    places = dict.fromkeys(view.place for view in views.values() if view.place)
+    title = ", ".join([f"Grad-CAM of {which[1]}", f"case {which[0]}", *places])
+    _legend(plot, [title, *(each.label for each in inspections)])
+    return plot
+
+
+def draw_similarity(inspections: Sequence[Inspection]) -> Figure:
+    """Each stage's channel correlation, channels in IFD's ranking, which the lines part into its two halves."""
+    stages = inspections[0].model.stages
+    plot, axes = _stage_axes([each.prefix for each in inspections], stages, 1.75, 2.0)
+    norm = Normalize(-1, 1)
+    for inspection in inspections:
+        for stage in stages:
+            axis, order = axes[inspection.prefix + stage], inspection.ranking(stage)
+            axis.set_facecolor("0.6")  # constant channels have no correlation
+            axis.imshow(inspection.correlation[stage].value()[np.ix_(order, order)], cmap=SIGNED, norm=norm)
+            half = len(order) / 2 - 0.5
+            axis.axhline(half, color="black", linewidth=0.6)
+            axis.axvline(half, color="black", linewidth=0.6)
+            ends = [0, len(order) - 1], ["1", str(len(order))]
+            axis.set_xticks(*ends, fontsize=7)
+            axis.set_yticks(*ends, fontsize=7)
+            axis.set_title(inspection.prefix + short(stage), fontsize=9)
+    _colour_bar(plot, axes, norm, SIGNED, "correlation over space, mean of the cases")
+    plot.supxlabel("channel, from the most to the least important in IFD's ranking", fontsize=9)
+    plot.supylabel("channel", fontsize=9)
+    _legend(plot, [each.label for each in inspections])
+    return plot
+
+
+def _stage_axes(
+    models: Sequence[str], stages: Collection[str], width: float, height: float, beside: Any = (), **options: Any
+) -> tuple[Figure, dict[str, Any]]:
+    """A plot with a panel of that size for each model and stage, the encoder's above the decoder's of its resolution.
+
+    Panels are called by what is given for the model and the stage's name. `beside` names one more panel left of the
+    encoder, and one left of the decoder.
+    """
+    rows = [[*more, *row] for more, row in zip([beside[:1], beside[1:]], stage_rows(stages), strict=True)]
+    panels = [[name if name == "." else model + name for name in row] for model in models for row in rows]
+    size = width * len(panels[0]) + 1.2, height * len(panels) + 1.2
+    plot = Figure(figsize=size, layout="constrained")
+    return plot, plot.subplot_mosaic(panels, **options)
+
+
+def _legend(plot: Figure, titles: Sequence[str] = ()) -> None:
+    """Above the panels the titles and, each once, whatever in the panels has a label."""
+    shown: dict[str, Any] = {title: Line2D([], [], linestyle="") for title in titles}
+    for axis in plot.axes:
+        shown |= {label: artist for artist, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if shown:
+        plot.legend(shown.values(), shown, loc="outside upper left", ncols=1, frameon=False, fontsize=9)
+
+
+def _panels(titles: Collection[str], columns: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:
+    """A plot of that width with a panel of that height, in inches, for each title."""
+    rows = -(-len(titles) // columns)
+    plot = Figure(figsize=(width, height * rows + 0.8), layout="constrained")
+    axes = list(plot.subplots(rows, columns, squeeze=False, sharex=True).flat)
+    while len(axes) > len(titles):
+        axes.pop().remove()
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_ylabel(fill(title, 30), fontsize=9)
+        axis.tick_params(labelbottom=True)
+        axis.grid(alpha=0.3)
+    plot.align_ylabels()
     return plot, axes
 
 
-def legend(plot: Figure, handles: Sequence[Line2D], inspections: Sequence[Inspection], coloured: bool = True) -> None:
-    """Above the panels the given handles and, in a comparison, the models' names, with their colours if shown so."""
-    shown = list(handles)
-    for inspection in inspections if len(inspections) > 1 else ():
-        line, marker = ("-", MARKERS[inspection.letter]) if coloured else ("", "")
-        colour = COLOURS[inspection.letter]
-        shown.append(Line2D([], [], color=colour, linestyle=line, marker=marker, label=inspection.label))
-    if shown:
-        plot.legend(handles=shown, loc="outside upper left", ncols=1, frameon=False, fontsize=9)
-
-
-def _grid(panels: int, columns: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:
-    """A plot of that width with so many panels of that height, in inches."""
-    rows = -(-panels // columns)
-    plot = Figure(figsize=(width, height * rows + 0.8), layout="constrained")
-    axes = plot.subplots(rows, columns, squeeze=False, sharex=True)
-    for number, axis in enumerate(axes.flat):
-        axis.set_visible(number < panels)
-        axis.tick_params(labelbottom=True)
-    plot.align_ylabels(axes)
-    return plot, list(axes.flat[:panels])
-
-
-def _draw_cases(axis: Any, values: pd.DataFrame, stages: Sequence[str], limits: tuple[float, float]) -> None:
-    """The dots and, ending at the value's limits, the bars of one measure."""
-    found = values[values["stage"].isin(stages)].dropna(subset="value")
-    letters = list(found["model"].unique())
-    for (letter, stage), group in found.groupby(["model", "stage"], sort=False)["value"]:
-        colour, mean, sd = COLOURS[letter], group.mean(), group.std() if len(group) > 1 else 0
-        x = stages.index(stage) + (letters.index(letter) - (len(letters) - 1) / 2) * 0.3
-        spread = np.linspace(-0.08, 0.08, len(group)) if len(group) > 1 else np.zeros(1)
-        axis.plot(x + spread, group, linestyle="", marker="o", markersize=2.5, color=colour, alpha=0.4)
-        bar = [[min(sd, mean - limits[0])], [min(sd, limits[1] - mean)]]
-        edge = {"markeredgecolor": "black", "markeredgewidth": 0.6}
-        axis.errorbar(x, mean, bar, color=colour, marker=MARKERS[letter], markersize=5, capsize=3, **edge)
-    axis.set_xticks(range(len(stages)), [short(stage) for stage in stages], fontsize=8)
-    axis.set_xlim(-0.6, len(stages) - 0.4)
-    axis.grid(alpha=0.3, axis="y")
-    axis.margins(y=0.1)
+def _colour_bar(plot: Figure, axes: dict[str, Any], norm: Any, colours: str, label: str, **options: Any) -> Any:
+    where: Any = {"ax": list(axes.values()), "location": "right", "shrink": 0.8, "aspect": 30}
+    return plot.colorbar(ScalarMappable(norm, colours), label=label, **where, **options)

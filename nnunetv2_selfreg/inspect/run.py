@@ -13,7 +13,7 @@ from nnunetv2_selfreg.files import new_folder
 if TYPE_CHECKING:
     from nnunetv2_selfreg.inspect.measure import Inspection
 
-CASES, SHOWN = 20, 2
+SHOWN = 2  # cases whose Grad-CAM is drawn
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,15 +33,15 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError('inspect needs captum: pip install "nnunetv2-selfreg[inspect]"')
     if parsed.cases < 1:
         raise SelfRegError(f"--cases {parsed.cases}: inspect at least one case")
-    from nnunetv2_selfreg.inspect.report import PAGE, VALUES, may_replace, write_report
+    from nnunetv2_selfreg.inspect.report import PAGE, VALUES, Report, may_replace
 
     output = parsed.output.expanduser().absolute()
     with new_folder(output, partial(may_replace, overwrite=parsed.overwrite)) as folder:
         try:
-            inspections, settings = measure(parsed)
+            report = Report(*measure(parsed))
         except OSError as error:
             raise SelfRegError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
-        write_report(folder, inspections, settings)
+        report.write(folder)
     print(f"wrote {output / PAGE}, its plots and {VALUES}")
     return 0
 
@@ -97,24 +97,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Writes a report on what the stages of a trained network look at (Grad-CAM) and how alike their "
         "channels are, of an nnU-Net v2 model trained with SelfReg or not; all but the second stage of the cascade.",
     )
-    parser.add_argument(
-        "model", type=Path, metavar="MODEL_FOLDER", help="nnUNet_results/DATASET/TRAINER__PLANS__CONFIG"
-    )
-    parser.add_argument("--compare", type=Path, metavar="MODEL_FOLDER", help="another model, on the same cases")
-    parser.add_argument(
-        "--images", type=Path, required=True, metavar="FOLDER|CASE", help="images named as nnU-Net's, or one of them"
-    )
-    parser.add_argument("--labels", type=Path, metavar="FOLDER", help="their references; default: the predictions")
-    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="new folder for the report")
-    parser.add_argument("-f", dest="fold", metavar="FOLD", help="default: the first that has the checkpoint")
-    parser.add_argument("-chk", dest="checkpoint", default="checkpoint_final.pth", help="default: checkpoint_final.pth")
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL_FOLDER", help="nnUNet_results/DATASET/TRAINER__PLANS__CONFIG")
+    add("--compare", type=Path, metavar="MODEL_FOLDER", help="another model, on the same cases")
+    images = "images named as nnU-Net's, or one of them"
+    add("--images", type=Path, required=True, metavar="FOLDER|CASE", help=images)
+    add("--labels", type=Path, metavar="FOLDER", help="their references; default: the predictions")
+    add("-o", dest="output", type=Path, required=True, metavar="OUT", help="new folder for the report")
+    add("-f", dest="fold", metavar="FOLD", help="default: the first that has the checkpoint")
+    add("-chk", dest="checkpoint", default="checkpoint_final.pth", help="default: checkpoint_final.pth")
+    add(
         "--cases",
         type=int,
-        default=CASES,
+        default=20,
         metavar="N",
-        help=f"at most so many, spread over the names; default: {CASES}",
+        help="at most so many, spread over the names; default: %(default)s",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda when there is one, else cpu")
-    parser.add_argument("--overwrite", action="store_true", help="replace a report that is there")
+    add("--device", choices=("cpu", "cuda"), help="default: cuda when there is one, else cpu")
+    add("--overwrite", action="store_true", help="replace a report that is there")
     return parser.parse_args(arguments)

@@ -1,11 +1,13 @@
-"""Means and spreads over cases, and the paired differences of two models; everything is a pandas frame.
+"""Means and spreads over cases, paired differences of two models, and what they say; everything is a pandas frame.
 
-A frame of values has a row for each value and the columns `model` (its letter), `case`, `stage`, `class`, `measure` and
+A frame of values has a row for each value and the columns `model` (its letter), `case`, `measure`, `stage`, `class` and
 `value`. The stage is `students` for all students together and `input` for what no stage changes; the class is empty for
 what is of all channels. The value is NaN where there is none, such as the share of a map without mass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +18,15 @@ CHANNEL_MEASURES = ("redundancy", "effective_rank", "effective_rank_share", "par
 MEASURES = (IN_CLASS, AREA, NO_MASS, *CHANNEL_MEASURES)
 DIFFERENCE = "B - A"  # the model of a frame of differences
 KEYS = ["measure", "stage", "class"]
+# the titles of what two models are compared by, beside the terms; they may differ in their numbers of channels
+COMPARED = {
+    IN_CLASS: "in-class share",
+    "redundancy": "redundancy",
+    "effective_rank_share": "effective rank / channels",
+    "partner_correlation": "correlation of IFD's pairs",
+}
+# values are given with three digits; mean differences smaller than this count as none
+EQUAL = 0.005
 
 
 def with_class_means(values: pd.DataFrame) -> pd.DataFrame:
@@ -30,12 +41,14 @@ def summarise(values: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         `model`, `measure`, `stage`, `class` and: `mean` and sample standard deviation `sd` over the cases that have a
-        value, how many these `cases` are, in how many of them it is above 0 (`higher`), and how many are `missing` it.
+        value, how many these `cases` are, in how many of them it is above 0 (`higher`), how many are `missing` it, and
+        a mapping of the values `by_case`.
     """
     grouped = values.assign(higher=values["value"] > 0).groupby(["model", *KEYS], sort=False)
     summary = grouped["value"].agg(mean="mean", sd="std", cases="count", missing="size")
     summary["missing"] -= summary["cases"]
-    return summary.assign(higher=grouped["higher"].sum()).reset_index()
+    by_case = [dict(zip(group["case"], group["value"], strict=True)) for _, group in grouped]
+    return summary.assign(higher=grouped["higher"].sum(), by_case=by_case).reset_index()
 
 
 def differences(values: pd.DataFrame, left_out: Sequence[str] = ()) -> pd.DataFrame:
@@ -53,3 +66,61 @@ def differences(values: pd.DataFrame, left_out: Sequence[str] = ()) -> pd.DataFr
     paired = first.merge(second, on=["case", *KEYS], suffixes=("_a", "_b"))
     paired["value"] = paired["value_b"] - paired["value_a"]
     return with_class_means(paired.dropna(subset="value").assign(model=DIFFERENCE)[["model", "case", *KEYS, "value"]])
+
+
+def contrasts(values: pd.DataFrame, stages: Sequence[str]) -> list[dict[str, Any]]:
+    """In-class shares in the encoder and the decoder, and how redundant deep and shallow stages are.
+
+    Args:
+        values: A frame of values with the means of the classes.
+        stages: The network's stages in the order of the forward pass.
+
+    Returns:
+        Of each model and measure: `model`, `measure`, the two `parts` by name with the mean of their stages, and the
+        `area` that the classes have.
+    """
+    column = {stage: number for row in stage_rows(stages) for number, stage in enumerate(row)}
+    depth = pd.Series({stage: column[stage] for stage in stages}) - max(column.values()) / 2
+    is_encoder = depth.index.str.startswith("encoder")
+    found: list[dict[str, Any]] = []
+    for letter, of_model in values[values["model"] != DIFFERENCE].groupby("model"):
+        area = of_model[of_model["measure"] == AREA].groupby("case")["value"].mean().mean()
+        every_class = of_model[of_model["class"] == ""]
+        for measure in (IN_CLASS, "redundancy", "effective_rank_share"):
+            means = every_class[every_class["measure"] == measure].groupby("stage")["value"].mean()
+            means = means.reindex(stages).dropna()
+            names = {"the encoder": is_encoder, "the decoder": ~is_encoder}
+            if measure != IN_CLASS:
+                names = {"the deep stages": depth > 0, "the shallow stages": depth < 0}
+            groups = {name: means[means.index.isin(depth.index[chosen])] for name, chosen in names.items()}
+            if all(map(len, groups.values())):
+                parts = {name if measure == IN_CLASS else f"{name} ({', '.join(map(short, group.index))})": group.mean()
+                         for name, group in groups.items()}  # fmt: skip
+                found.append({"model": letter, "measure": measure, "parts": parts, "area": area})
+    return found
+
+
+def changes(values: pd.DataFrame, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How two models differ; arguments as `contrasts`.
+
+    Returns:
+        By measure, at how many stages B is `higher`, `lower` and neither (`equal`), and the `mean` of the stages.
+    """
+    found = values[(values["model"] == DIFFERENCE) & (values["class"] == "") & values["stage"].isin(stages)]
+    each = found.groupby(["measure", "stage"])["value"].mean().reset_index()
+    each = each.assign(higher=each["value"] >= EQUAL, lower=each["value"] <= -EQUAL)
+    each["equal"] = ~(each["higher"] | each["lower"])
+    by_measure = each.groupby("measure")
+    return by_measure[["higher", "lower", "equal"]].sum().assign(mean=by_measure["value"].mean()).to_dict("index")
+
+
+def short(stage: str) -> str:
+    """A stage's name on an axis: E0 for encoder.stages.0, D0 for decoder.stages.0."""
+    part, _, number = stage.split(".")
+    return f"{part[0].upper()}{number}"
+
+
+def stage_rows(stages: Collection[str]) -> list[list[str]]:
+    """Two rows of stages: the encoder's, and below each the decoder's of the same resolution, or `.` for none."""
+    encoder, decoder = ([stage for stage in stages if stage.startswith(part)] for part in ("encoder", "decoder"))
+    return [list(row) for row in zip(*zip_longest(encoder, reversed(decoder), fillvalue="."), strict=True)]

@@ -5,14 +5,7 @@ import pytest
 import torch
 
 from nnunetv2_selfreg.inspect import channels
-from nnunetv2_selfreg.inspect.channels import (
-    Moments,
-    RunningMean,
-    channel_measures,
-    effective_rank,
-    partner_correlation,
-    redundancy,
-)
+from nnunetv2_selfreg.inspect.channels import Moments, RunningMean, channel_measures
 
 
 def maps(*shapes, seed=0):
@@ -35,6 +28,10 @@ def correlation(*features):
     return moments.correlation()
 
 
+def measured(matrix, ranking=None):
+    return channel_measures(matrix, np.arange(len(matrix)) if ranking is None else np.array(ranking))
+
+
 @pytest.mark.parametrize("chunk", [7, channels.CHUNK])
 def test_correlation_is_that_of_all_voxels_together(monkeypatch, chunk):
     monkeypatch.setattr(channels, "CHUNK", chunk)
@@ -46,13 +43,13 @@ def test_a_constant_channel_has_no_correlation_and_is_counted():
     (feature,) = maps((1, 5, 4, 6, 3))
     feature[:, 2] = 1234.5
     found = correlation(feature)
-    assert channel_measures(found, np.arange(5))["constant_channels"] == 1
+    assert measured(found)["constant_channels"] == 1
     assert np.isnan(found[2]).all()
     assert np.isnan(found[:, 2]).all()
     kept = [0, 1, 3, 4]
     expected = np.corrcoef(pooled(feature)[kept])
     np.testing.assert_allclose(found[np.ix_(kept, kept)], expected, atol=1e-10)
-    assert redundancy(found) == pytest.approx(np.abs(expected[~np.eye(4, dtype=bool)]).mean())
+    assert measured(found)["redundancy"] == pytest.approx(np.abs(expected[~np.eye(4, dtype=bool)]).mean())
 
 
 def test_a_channel_that_varies_by_rounding_only_is_constant():
@@ -68,7 +65,9 @@ def test_effective_rank_by_definition():
     standardised = (standardised - standardised.mean(1, keepdims=True)) / standardised.std(1, keepdims=True)
     singular = np.linalg.svd(standardised, compute_uv=False)
     shares = singular / singular.sum()
-    assert effective_rank(correlation(*features)) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+    expected = pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+    found = measured(correlation(*features))
+    assert (found["effective_rank"], found["effective_rank_share"] * 6) == (expected, expected)
 
 
 @pytest.mark.parametrize(
@@ -82,17 +81,17 @@ def test_effective_rank_by_definition():
     ],
 )
 def test_known_matrices(matrix, rank, mean):
-    assert effective_rank(matrix) == pytest.approx(rank, abs=1e-5, nan_ok=True)
-    assert redundancy(matrix) == pytest.approx(mean, nan_ok=True)
+    assert measured(matrix)["effective_rank"] == pytest.approx(rank, abs=1e-5, nan_ok=True)
+    assert measured(matrix)["redundancy"] == pytest.approx(mean, nan_ok=True)
 
 
 def test_partners_are_half_the_ranking_apart():
-    matrix = np.arange(25.0).reshape(5, 5)
+    matrix = np.arange(25.0).reshape(5, 5) / 25
     # of five channels the one in the middle of the ranking, 3, has no partner: the pairs are (4, 0) and (2, 1)
-    assert partner_correlation(matrix, np.array([4, 2, 3, 0, 1])) == (matrix[4, 0] + matrix[2, 1]) / 2
+    assert measured(matrix, [4, 2, 3, 0, 1])["partner_correlation"] == (matrix[4, 0] + matrix[2, 1]) / 2
     matrix[2, 1] = np.nan
-    assert partner_correlation(matrix, np.array([4, 2, 3, 0, 1])) == matrix[4, 0]
-    assert np.isnan(partner_correlation(np.eye(1), np.array([0])))
+    assert measured(matrix, [4, 2, 3, 0, 1])["partner_correlation"] == matrix[4, 0]
+    assert np.isnan(measured(np.eye(1))["partner_correlation"])
 
 
 def test_a_channel_constant_in_one_case_has_the_mean_of_the_others():

@@ -23,10 +23,10 @@ from nnunetv2_selfreg.compat import find_external_trainer
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
-from nnunetv2_selfreg.inspect.maps import draw_grad_cam
 from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws
 from nnunetv2_selfreg.inspect.model import InspectedModel
-from nnunetv2_selfreg.inspect.report import as_html, as_json
+from nnunetv2_selfreg.inspect.plots import draw_grad_cam
+from nnunetv2_selfreg.inspect.report import Report
 from nnunetv2_selfreg.losses import draw_channels
 from nnunetv2_selfreg.model_folder import ModelFolder
 from nnunetv2_selfreg.settings import SelfRegSettings
@@ -65,8 +65,8 @@ def inspect(trained, output, *more):
 
 def measure(trained, *more, labels=True):
     """The values and the page that the command would write, the page without its plots."""
-    measured = run.measure(run.parse(command_line(trained, "nowhere", *more, labels=labels)))
-    return json.loads(json.dumps(as_json(*measured), allow_nan=False)), as_html(*measured, defaultdict(str))
+    report = Report(*run.measure(run.parse(command_line(trained, "nowhere", *more, labels=labels))))
+    return json.loads(json.dumps(report.as_json(), allow_nan=False)), report.as_html(defaultdict(str))
 
 
 def value(model, measure, stage, target=""):

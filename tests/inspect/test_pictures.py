@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from html import unescape
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,18 +10,15 @@ import pandas as pd
 import pytest
 
 pytest.importorskip("captum", reason="needs the extra [inspect]")
-from nnunetv2_selfreg.inspect.findings import findings
 from nnunetv2_selfreg.inspect.gradcam import GradCamView
-from nnunetv2_selfreg.inspect.maps import DENSEST, draw_grad_cam
 from nnunetv2_selfreg.inspect.measure import Inspection
-from nnunetv2_selfreg.inspect.plots import draw_by_stage
-from nnunetv2_selfreg.inspect.report import as_html
+from nnunetv2_selfreg.inspect.plots import DENSEST, draw_by_stage, draw_grad_cam
+from nnunetv2_selfreg.inspect.report import Report
 from nnunetv2_selfreg.inspect.values import differences
 from nnunetv2_selfreg.terms import BUILT_IN
 
 STAGES = [f"encoder.stages.{i}" for i in range(5)] + [f"decoder.stages.{i}" for i in range(4)]
 CLASSES = ("RV", "myocardium", "LV")
-TITLES = {"in_class_share": "in-class share", "redundancy": "redundancy", "scr": "SCR"}
 SETTINGS = {"reference": True, "cases_found": 3, "cases_shown": ["a"], "channels": 1, "shown_as": "grey"}
 
 
@@ -46,19 +44,19 @@ def inspection(letter="", shift=0.0):
         made.importance[stage].add(np.arange(4.0))
     for target in CLASSES:
         rows += by_case("input", target, "class_area", 0.1, 0.1, 0.1)
-    made.frames.append(pd.DataFrame(rows, columns=["case", "stage", "class", "measure", "value"]).assign(model=letter))
+    for case, *key, value in rows:
+        made.cases.setdefault(case, {})[tuple(key)] = value
     return made
 
 
 def by_case(stage, target, measure, *values):
-    return [(case, stage, target, measure, float(value)) for case, value in zip("abc", values, strict=True)]
+    return [(case, measure, stage, target, float(value)) for case, value in zip("abc", values, strict=True)]
 
 
 def with_redundancy(made, values):
     """The same with these values of the redundancy by stage, the same in each case."""
-    (frame,) = made.frames
-    for stage, value in zip(STAGES, values, strict=True):
-        frame.loc[(frame["measure"] == "redundancy") & (frame["stage"] == stage), "value"] = value
+    for case in made.cases.values():
+        case |= {("redundancy", stage, ""): value for stage, value in zip(STAGES, values, strict=True)}
     return made
 
 
@@ -137,6 +135,10 @@ def test_the_top_of_the_colour_scale_lies_between_2_and_20(area, top):
     assert drawn(area).axes[1].images[0].norm.vmax == pytest.approx(top)
 
 
+def page_of(inspections):
+    return Report(inspections, SETTINGS).as_html(defaultdict(str))
+
+
 def rows_of(page, header):
     (table,) = (t for t in re.findall(r"<table.*?</table>", page, re.S) if header in t)
     rows = re.findall(r"<tr>(.*?)</tr>", table, re.S)
@@ -144,7 +146,7 @@ def rows_of(page, header):
 
 
 def test_the_tables_have_stages_as_rows_and_short_marks():
-    page = as_html(pair(), SETTINGS, defaultdict(str))
+    page = page_of(pair())
     header, *rows = rows_of(page, "B minus A")
     assert [row[0] for row in rows] == ["E0", "E1", "E2", "E3", "E4", "D0", "D1", "D2", "D3", "all students"]
     column = header.index("redundancy")
@@ -154,6 +156,10 @@ def test_the_tables_have_stages_as_rows_and_short_marks():
     assert "(n): n maps without mass" in page
 
 
+def findings(inspections):
+    return [unescape(line) for line in re.findall("<li>(.*?)</li>", page_of(inspections), re.S)]
+
+
 def of_measure(lines, text):
     (line,) = (line for line in lines if text in line)
     return line
@@ -161,7 +167,7 @@ def of_measure(lines, text):
 
 def test_what_is_seen_in_one_model():
     made = with_redundancy(inspection(), [0.5, 0.5, 9, 0.1, 0.1, 0.1, 9, 0.5, 0.5])
-    lines = findings([made], made.values.iloc[:0], TITLES)
+    lines = findings([made])
     assert len(lines) == 3
     share = "in-class share: lower in the encoder, mean of the stages 0.167, than in the decoder, 0.833"
     assert of_measure(lines, "in-class share").startswith(share)
@@ -178,5 +184,5 @@ def test_what_is_seen_in_one_model():
 def test_differences_below_rounding_are_none():
     models = [inspection("A"), with_redundancy(inspection("B"), [0.504, 0.496, 0.506, 0.494, *[0.5] * 5])]
     with_redundancy(models[0], [0.5] * 9)
-    line = of_measure(findings(models, differences(values_of(models)), TITLES), "B minus A, redundancy")
+    line = of_measure(findings(models), "B minus A, redundancy")
     assert "higher at 1, lower at 1, within 0.005 at 7 of 9 stages" in line
