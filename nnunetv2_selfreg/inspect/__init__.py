@@ -1,1 +1,1 @@
-"""What SelfReg does to a network: pictures and figures of its stages on the user's own images."""
+"""What SelfReg does to a network: pictures and values of its stages on the user's own images."""

@@ -83,15 +83,7 @@ def spread(cases: Sequence[CaseFiles], most: int) -> list[CaseFiles]:
 
 
 def prepare(files: CaseFiles, predictor: Any) -> PreparedCase:
-    """Reads and preprocesses a case as nnU-Net does to predict it.
-
-    Args:
-        files: The case.
-        predictor: nnU-Net's predictor of the model.
-
-    Raises:
-        SelfRegError: A file cannot be read, or image, reference and model do not fit.
-    """
+    """Reads and preprocesses a case as nnU-Net's predictor of the model does; SelfRegError if it does not fit it."""
     configuration, plans = predictor.configuration_manager, predictor.plans_manager
     description, reader = predictor.dataset_json, plans.image_reader_writer_class()
     try:

@@ -51,20 +51,13 @@ def grad_cam(network: nn.Module, stage: nn.Module, patch: Tensor, head: int, mas
 def in_class_share(heat: NDArray[np.float32], mask: NDArray[np.bool_], counted: NDArray[np.bool_]) -> float:
     """The share of a map's mass that lies inside the class, 0 to 1; NaN for a map without mass.
 
-    Args:
-        heat: The map, at least 0.
-        mask: Where the class is, the same shape.
-        counted: Where the reference says anything at all, the same shape.
+    The map is at least 0, the mask is where the class is, and counted is where the reference says anything at all.
     """
     total = heat[counted].sum(dtype=np.float64)
     return float(heat[mask & counted].sum(dtype=np.float64) / total) if total > 0 else np.nan
 
 
 def telling_slices(areas: NDArray[np.int64]) -> list[int]:
-    """The slice that shows most of a class, and those at a third and at two thirds of the slices that show it.
-
-    Args:
-        areas: How many voxels each slice shows, at least one of them more than 0.
-    """
+    """By the voxels of a class in each slice, the slice with most of it and those at the thirds of all that show it."""
     showing = np.flatnonzero(areas)
     return sorted({int(areas.argmax()), int(showing[len(showing) // 3]), int(showing[2 * len(showing) // 3])})

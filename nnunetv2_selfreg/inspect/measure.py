@@ -1,5 +1,6 @@
 """Everything that is measured of one model: patch by patch, put together by case as one tidy frame."""
 
+import argparse
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,16 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from nnunetv2_selfreg.inspect.cases import PreparedCase
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.inspect.cases import PreparedCase, find_cases, prepare, spread
 from nnunetv2_selfreg.inspect.channels import Floats, Moments, RunningMean, channel_measures
 from nnunetv2_selfreg.inspect.gradcam import GradCamView, grad_cam, in_class_share, telling_slices
-from nnunetv2_selfreg.inspect.model import InspectedModel, Target
+from nnunetv2_selfreg.inspect.model import InspectedModel, Target, check_comparable, common_fold
 from nnunetv2_selfreg.inspect.values import AREA, IN_CLASS, INPUT, KEYS, NO_MASS, STUDENTS
 from nnunetv2_selfreg.losses import importance
 from nnunetv2_selfreg.terms import Step
 
 # Grad-CAM needs a backward pass for each stage, class and patch: only the patches that show most of a class get one
 PATCHES_PER_CLASS = 3
+SHOWN = 2  # cases whose Grad-CAM is drawn
 # values of a case or a patch, by measure, stage and class
 Values = dict[tuple[str, str, str], float]
 
@@ -54,15 +57,7 @@ class Inspection:
         return np.argsort(-self.importance[stage].value(), kind="stable")
 
     def add(self, case: PreparedCase, show: bool = False) -> None:
-        """Measures a case.
-
-        Args:
-            case: The case.
-            show: Whether to keep its Grad-CAM as pictures.
-
-        Raises:
-            SelfRegError: A stage's map is not finite.
-        """
+        """Measures a case, and keeps its Grad-CAM to show; SelfRegError if a stage's map is not finite."""
         values, areas = self._read_patches(case)
         for target in self.model.targets:
             largest = areas[target.name][areas[target.name] > 0].nlargest(PATCHES_PER_CLASS).index
@@ -76,11 +71,7 @@ class Inspection:
         self.cases[case.name], self.patches[case.name] = values, len(case.slicers)
 
     def _read_patches(self, case: PreparedCase) -> tuple[Values, pd.DataFrame]:
-        """Runs each patch once and keeps nothing of its size.
-
-        Returns:
-            The values of the terms and of the channels, and the voxels of each class by patch.
-        """
+        """The values of terms and channels, and the voxels of each class by patch; keeps nothing of a patch's size."""
         terms, areas = [], []
         moments: dict[str, Moments] = defaultdict(Moments)
         relative: dict[str, list[Floats]] = defaultdict(list)
@@ -172,3 +163,40 @@ class Inspection:
 def stage_draws(case: str, number: int, stage: str, device: torch.device) -> torch.Generator:
     """A term's draws at one stage in one patch: others in each patch, the same whatever else a model has."""
     return torch.Generator(device).manual_seed(zlib.crc32(f"{case} {number} {stage}".encode()))
+
+
+def measure(parsed: argparse.Namespace) -> tuple[list[Inspection], dict[str, Any]]:
+    """Measures each model of a command line on each case.
+
+    Returns:
+        The inspections, and what was asked for, by name; SelfRegError if something is not there or does not fit.
+    """
+    if parsed.device == "cuda" and not torch.cuda.is_available():
+        raise SelfRegError("--device cuda: PyTorch finds no such device here; use --device cpu")
+    device = parsed.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    folders = [parsed.model] + ([parsed.compare] if parsed.compare else [])
+    fold = parsed.fold or common_fold(folders, parsed.checkpoint)
+    models = [InspectedModel(folder, fold, parsed.checkpoint, device) for folder in folders]
+    if len(models) == 2:
+        check_comparable(*models)
+    model = models[0]
+    ending = model.predictor.dataset_json["file_ending"]
+    found = find_cases(parsed.images, parsed.labels, ending, model.channels, model.is_natural)
+    cases = spread(found, parsed.cases)
+    shown = [case.name for case in spread(cases, SHOWN)]
+    letters = "AB" if len(models) == 2 else [""]
+    inspections = [Inspection(model, letter) for model, letter in zip(models, letters, strict=True)]
+    with tqdm(cases, unit="case") as progress:
+        for files in progress:
+            progress.set_description(files.name)
+            for inspection in inspections:
+                inspection.add(prepare(files, inspection.model.predictor), files.name in shown)
+    return inspections, {
+        "checkpoint": parsed.checkpoint,
+        "reference": parsed.labels is not None,
+        "cases_found": len(found),
+        "cases_shown": shown,
+        "channels": model.channels,
+        "shown_as": "RGB" if model.is_rgb else "grey",
+        "device": device,
+    }

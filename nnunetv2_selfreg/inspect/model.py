@@ -59,16 +59,11 @@ class InspectedModel:
         self.is_rgb = self.is_natural and self.channels == 3
 
     def maps(self, patch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Runs the network on one patch, in evaluation mode and without mirroring.
-
-        Args:
-            patch: `(1, channels, *spatial)`.
+        """Runs the network on one patch `(1, channels, *spatial)`, in evaluation mode and without mirroring.
 
         Returns:
-            The logits, `(heads, *spatial)`, and the map of each stage and student, `(1, C, *spatial)`, by name.
-
-        Raises:
-            SelfRegError: A map is not finite.
+            The logits, `(heads, *spatial)`, and the map of each stage and student, `(1, C, *spatial)`, by name;
+            SelfRegError if one is not finite.
         """
         maps: dict[str, Tensor] = {}
         tapped = self.stages | self.students
@@ -91,11 +86,7 @@ class InspectedModel:
 
 
 def common_fold(paths: Sequence[Path], checkpoint: str) -> str | None:
-    """The first fold for which every one of the models has the checkpoint; None when a model has it for no fold.
-
-    Raises:
-        SelfRegError: Each has some, but none in common, or a folder is no model.
-    """
+    """The first fold for which all have the checkpoint; None when one has no fold, SelfRegError if none in common."""
     each = [ModelFolder.open(path).folds(checkpoint) for path in paths]
     common = [fold for fold in each[0] if all(fold in folds for folds in each)]
     if all(each) and not common:
@@ -108,11 +99,7 @@ def common_fold(paths: Sequence[Path], checkpoint: str) -> str | None:
 
 
 def check_comparable(first: InspectedModel, second: InspectedModel) -> None:
-    """Refuses two models that cannot stand in one table.
-
-    Raises:
-        SelfRegError: They differ in classes, image channels or stages.
-    """
+    """SelfRegError for two models of other classes, image channels or stages, which cannot stand in one table."""
     models = (first, second)
     for what, (one, other) in {
         "classes": [", ".join(f"{name} {list(labels)}" for name, _, labels in model.targets) for model in models],

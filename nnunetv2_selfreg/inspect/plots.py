@@ -29,7 +29,7 @@ DENSEST = 20.0
 
 
 def draw_by_stage(
-    inspections: Sequence[Inspection], values: pd.DataFrame, panels: Sequence[tuple[str, str, str]], columns: int = 1
+    inspections: Sequence[Inspection], values: pd.DataFrame, panels: Mapping[tuple[str, str], str], columns: int = 1
 ) -> Figure:
     """Every case as a dot, and mean and standard deviation over cases, by stage; models beside each other.
 
@@ -38,16 +38,17 @@ def draw_by_stage(
     Args:
         inspections: One model, or the two of a comparison.
         values: A frame of values, of the models or of their differences.
-        panels: Of each panel the title, the measure and the class.
-        columns: How many panels stand beside each other.
+        panels: The panels' titles by measure and class.
+        columns: How many panels stand beside each other at most.
     """
     stages, letters = list(inspections[0].model.stages), list(values["model"].unique())
     is_difference = DIFFERENCE in letters
-    limits = (0, 1) if panels[0][1] == IN_CLASS and not is_difference else (-np.inf, np.inf)
+    limits = (0, 1) if next(iter(panels))[0] == IN_CLASS and not is_difference else (-np.inf, np.inf)
     titles = {each.letter: each.label for each in inspections}
     titles[DIFFERENCE] = "mean and standard deviation over cases"
-    plot, axes = _panels([title for title, _, _ in panels], columns, max(9, 4.2 * columns), 2.3)
-    for axis, (_, measure, target) in zip(axes, panels, strict=True):
+    columns = min(columns, len(panels))
+    plot, axes = _panels(panels.values(), columns, max(9, 4.2 * columns), 2.3)
+    for axis, (measure, target) in zip(axes, panels, strict=True):
         of_class = values[values["class"] == target].dropna(subset="value")
         for letter, found in of_class[of_class["measure"] == measure].groupby("model"):
             by_case = found.pivot(index="stage", columns="case", values="value").reindex(stages)
@@ -108,7 +109,7 @@ def draw_training(inspections: Sequence[Inspection], titles: Mapping[str, str]) 
         if not logged:
             axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", va="center", color="0.4")
         axis.set_ylim(bottom=0)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     plot.supxlabel("epoch", fontsize=10)
     _legend(plot)
     return plot
@@ -210,9 +211,8 @@ def _stage_axes(
 
 def _legend(plot: Figure, titles: Sequence[str] = ()) -> None:
     """Above the panels the titles and, each once, whatever in the panels has a label."""
-    shown: dict[str, Any] = {title: Line2D([], [], linestyle="") for title in titles}
-    for axis in plot.axes:
-        shown |= {label: artist for artist, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    found = [pair for axis in plot.axes for pair in zip(*reversed(axis.get_legend_handles_labels()), strict=True)]
+    shown = {title: Line2D([], [], linestyle="") for title in titles} | dict(sorted(dict(found[::-1]).items()))
     if shown:
         plot.legend(shown.values(), shown, loc="outside upper left", ncols=1, frameon=False, fontsize=9)
 

@@ -1,7 +1,7 @@
 """The report's folder: one HTML page that holds its plots, the plots themselves, and all values as JSON."""
 
 import base64
-import math
+import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -24,11 +24,6 @@ MADE_BY = "nnUNetv2_selfreg inspect"
 PAGE, VALUES, PLOTS = "report.html", "values.json", "plots"
 OLD_VALUES, OLD_PLOTS = "figures.json", "figures"  # as reports were made at first
 PACKAGES = ("nnunetv2", "torch", "captum")  # whose versions a report names
-CHANNELS = [
-    ("redundancy: mean absolute off-diagonal correlation", "redundancy", ""),
-    ("effective rank over the number of channels", "effective_rank_share", ""),
-    ("mean correlation of the channel pairs that IFD compares", "partner_correlation", ""),
-]
 LOGGED = {
     SHARE: "share of the weighted terms in the loss [%]",
     "mean_fg_dice": "pseudo Dice, mean of the foreground classes",
@@ -52,15 +47,7 @@ def may_replace(folder: Path, overwrite: bool) -> bool:
 
 
 class Report:
-    """What is reported of one model, or of the two of a comparison.
-
-    Args:
-        inspections: What was measured of each model.
-        settings: What was asked for, by name.
-
-    Attributes:
-        values: A frame of values of all models and, of two, of their differences.
-    """
+    """What is reported of one model, or of the two of a comparison; `settings` is what was asked for, by name."""
 
     def __init__(self, inspections: Sequence[Inspection], settings: Mapping[str, Any]) -> None:
         self.inspections, self.settings = inspections, settings
@@ -88,14 +75,11 @@ class Report:
         }
         if len(self.inspections) == 2:
             content["differences"] = self._records(tables.DIFFERENCE, "higher")
-        return _none_for_nan(content)
+        # pandas writes null for NaN, which JSON has not
+        return json.loads(pd.Series(content).to_json(double_precision=15))
 
     def as_html(self, pictures: Mapping[str, str]) -> str:
-        """The report as one page that needs no other file.
-
-        Args:
-            pictures: The plots by name, in base64.
-        """
+        """The report as one page that needs no other file; `pictures` are the plots by name, in base64."""
         templates = PackageLoader("nnunetv2_selfreg.inspect", ".")
         pages = Environment(loader=templates, undefined=StrictUndefined, autoescape=True, trim_blocks=True)
         pages.filters["short"] = tables.short
@@ -106,7 +90,7 @@ class Report:
             compared=tables.COMPARED | self._terms,
             patches_per_class=PATCHES_PER_CLASS,
             contrasts=tables.contrasts(self.values, self._stages),
-            changes=tables.changes(self.values, self._stages),
+            changes=tables.changes(self._summary, self._stages),
             equal=tables.EQUAL,
             summary={tuple(row[:4]): row for row in self._summary.itertuples(index=False)},
             pictures=pictures,
@@ -152,38 +136,27 @@ class Report:
         return self._summary.loc[self._summary["model"] == letter, columns].to_dict("records")
 
     def _plots(self) -> dict[str, Figure]:
-        """All plots by file name without suffix."""
-        inspections, is_difference = self.inspections, self.values["model"] == tables.DIFFERENCE
-        values = self.values[~is_difference]
+        """All plots by file name without suffix; those by stage have a panel for what at least one case has."""
+        inspections = self.inspections
         # without references a class may be predicted by one of the models only
         views = sorted(set().union(*(each.views for each in inspections)))
         plots = {f"grad_cam_{number:02d}": draw_grad_cam(inspections, which) for number, which in enumerate(views)}
-        is_seen = tables.IN_CLASS in set(values["measure"])
-        if is_seen:
-            shares = [(f"{name}: share of the map's mass inside the class", tables.IN_CLASS, name)
-                      for name in self._classes]  # fmt: skip
-            plots["in_class_share"] = draw_by_stage(inspections, values, shares, min(3, len(shares)))
-        losses = [(f"{title}, unweighted", name, "") for name, title in self._terms.items()]
-        plots |= {
-            "channel_similarity": draw_similarity(inspections),
-            "channels": draw_by_stage(inspections, values, CHANNELS),
-            "losses": draw_by_stage(inspections, values, losses),
-            "ranking": draw_ranking(inspections),
-        }
+        label = "{}: share of the map's mass inside the class"
+        shares = {(tables.IN_CLASS, name): label.format(name) for name in self._classes}
+        compared = {(name, ""): title for name, title in tables.COMPARED.items()}
+        mean_share = {(tables.IN_CLASS, ""): compared.pop((tables.IN_CLASS, "")) + ", mean of the classes"}
+        terms = {(name, ""): title for name, title in self._terms.items()}
+        panels = {"in_class_share": shares, "channels": compared}
+        panels["losses"] = {key: f"{title}, unweighted" for key, title in terms.items()}
+        panels["differences"] = {key: f"B minus A: {title}" for key, title in (mean_share | compared | terms).items()}
+        known, is_difference = self.values.dropna(subset="value"), self.values["model"] == tables.DIFFERENCE
+        for name, titles in panels.items():
+            values = known[is_difference[known.index] == (name == "differences")]
+            there = set(zip(values["measure"], values["class"], strict=True))
+            if shown := {key: title for key, title in titles.items() if key in there}:
+                plots[name] = draw_by_stage(inspections, values, shown, 3 if name == "in_class_share" else 1)
+        plots |= {"channel_similarity": draw_similarity(inspections), "ranking": draw_ranking(inspections)}
         if any(each.model.logging for each in inspections):
             curves = {name: f"{title}, mean over the epoch, unweighted" for name, title in self._terms.items()}
             plots["training"] = draw_training(inspections, curves | LOGGED)
-        if len(inspections) == 2:
-            titles = tables.COMPARED | {tables.IN_CLASS: "in-class share, mean of the classes"} | self._terms
-            panels = [(f"B minus A: {title}", name, "") for name, title in titles.items()]
-            plots["differences"] = draw_by_stage(inspections, self.values[is_difference], panels[not is_seen :])
         return plots
-
-
-def _none_for_nan(content: Any) -> Any:
-    """The same for JSON, which has no NaN."""
-    if isinstance(content, dict):
-        return {name: _none_for_nan(value) for name, value in content.items()}
-    if isinstance(content, list):
-        return [_none_for_nan(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -5,15 +5,9 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import new_folder
-
-if TYPE_CHECKING:
-    from nnunetv2_selfreg.inspect.measure import Inspection
-
-SHOWN = 2  # cases whose Grad-CAM is drawn
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError('inspect needs captum: pip install "nnunetv2-selfreg[inspect]"')
     if parsed.cases < 1:
         raise SelfRegError(f"--cases {parsed.cases}: inspect at least one case")
+    from nnunetv2_selfreg.inspect.measure import measure
     from nnunetv2_selfreg.inspect.report import PAGE, VALUES, Report, may_replace
 
     output = parsed.output.expanduser().absolute()
@@ -44,50 +39,6 @@ def main(arguments: Sequence[str]) -> int:
         report.write(folder)
     print(f"wrote {output / PAGE}, its plots and {VALUES}")
     return 0
-
-
-def measure(parsed: argparse.Namespace) -> "tuple[list[Inspection], dict[str, Any]]":
-    """Measures each model on each case.
-
-    Returns:
-        The inspections, and what was asked for, by name.
-    """
-    import torch
-    from tqdm import tqdm
-
-    from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
-    from nnunetv2_selfreg.inspect.measure import Inspection
-    from nnunetv2_selfreg.inspect.model import InspectedModel, check_comparable, common_fold
-
-    if parsed.device == "cuda" and not torch.cuda.is_available():
-        raise SelfRegError("--device cuda: PyTorch finds no such device here; use --device cpu")
-    device = parsed.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    folders = [parsed.model] + ([parsed.compare] if parsed.compare else [])
-    fold = parsed.fold or common_fold(folders, parsed.checkpoint)
-    models = [InspectedModel(folder, fold, parsed.checkpoint, device) for folder in folders]
-    if len(models) == 2:
-        check_comparable(*models)
-    model = models[0]
-    ending = model.predictor.dataset_json["file_ending"]
-    found = find_cases(parsed.images, parsed.labels, ending, model.channels, model.is_natural)
-    cases = spread(found, parsed.cases)
-    shown = [case.name for case in spread(cases, SHOWN)]
-    letters = "AB" if len(models) == 2 else [""]
-    inspections = [Inspection(model, letter) for model, letter in zip(models, letters, strict=True)]
-    with tqdm(cases, unit="case") as progress:
-        for files in progress:
-            progress.set_description(files.name)
-            for inspection in inspections:
-                inspection.add(prepare(files, inspection.model.predictor), files.name in shown)
-    return inspections, {
-        "checkpoint": parsed.checkpoint,
-        "reference": parsed.labels is not None,
-        "cases_found": len(found),
-        "cases_shown": shown,
-        "channels": model.channels,
-        "shown_as": "RGB" if model.is_rgb else "grey",
-        "device": device,
-    }
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -13,9 +13,8 @@ import pandas as pd
 
 STUDENTS, INPUT = "students", "input"
 IN_CLASS, AREA, NO_MASS = "in_class_share", "class_area", "maps_without_mass"
-# what is measured beside the terms
-CHANNEL_MEASURES = ("redundancy", "effective_rank", "effective_rank_share", "partner_correlation", "constant_channels")
-MEASURES = (IN_CLASS, AREA, NO_MASS, *CHANNEL_MEASURES)
+OF_CHANNELS = ("redundancy", "effective_rank", "effective_rank_share", "partner_correlation", "constant_channels")
+MEASURES = (IN_CLASS, AREA, NO_MASS, *OF_CHANNELS)  # beside the terms
 DIFFERENCE = "B - A"  # the model of a frame of differences
 KEYS = ["measure", "stage", "class"]
 # the titles of what two models are compared by, beside the terms; they may differ in their numbers of channels
@@ -82,36 +81,27 @@ def contrasts(values: pd.DataFrame, stages: Sequence[str]) -> list[dict[str, Any
     column = {stage: number for row in stage_rows(stages) for number, stage in enumerate(row)}
     depth = pd.Series({stage: column[stage] for stage in stages}) - max(column.values()) / 2
     is_encoder = depth.index.str.startswith("encoder")
+    halves = {"the encoder": is_encoder, "the decoder": ~is_encoder}
+    depths = {"the deep stages ({})": depth > 0, "the shallow stages ({})": depth < 0}
     found: list[dict[str, Any]] = []
     for letter, of_model in values[values["model"] != DIFFERENCE].groupby("model"):
         area = of_model[of_model["measure"] == AREA].groupby("case")["value"].mean().mean()
-        every_class = of_model[of_model["class"] == ""]
-        for measure in (IN_CLASS, "redundancy", "effective_rank_share"):
-            means = every_class[every_class["measure"] == measure].groupby("stage")["value"].mean()
-            means = means.reindex(stages).dropna()
-            names = {"the encoder": is_encoder, "the decoder": ~is_encoder}
-            if measure != IN_CLASS:
-                names = {"the deep stages": depth > 0, "the shallow stages": depth < 0}
-            groups = {name: means[means.index.isin(depth.index[chosen])] for name, chosen in names.items()}
+        means = of_model[of_model["class"] == ""].groupby(["measure", "stage"])["value"].mean().dropna()
+        for measure, names in {IN_CLASS: halves, "redundancy": depths, "effective_rank_share": depths}.items():
+            groups = {name: means.reindex([(measure, stage) for stage in depth.index[chosen]]).dropna().droplevel(0)
+                      for name, chosen in names.items()}  # fmt: skip
             if all(map(len, groups.values())):
-                parts = {name if measure == IN_CLASS else f"{name} ({', '.join(map(short, group.index))})": group.mean()
-                         for name, group in groups.items()}  # fmt: skip
+                parts = {name.format(", ".join(map(short, each.index))): each.mean() for name, each in groups.items()}
                 found.append({"model": letter, "measure": measure, "parts": parts, "area": area})
     return found
 
 
-def changes(values: pd.DataFrame, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """How two models differ; arguments as `contrasts`.
-
-    Returns:
-        By measure, at how many stages B is `higher`, `lower` and neither (`equal`), and the `mean` of the stages.
-    """
-    found = values[(values["model"] == DIFFERENCE) & (values["class"] == "") & values["stage"].isin(stages)]
-    each = found.groupby(["measure", "stage"])["value"].mean().reset_index()
-    each = each.assign(higher=each["value"] >= EQUAL, lower=each["value"] <= -EQUAL)
-    each["equal"] = ~(each["higher"] | each["lower"])
-    by_measure = each.groupby("measure")
-    return by_measure[["higher", "lower", "equal"]].sum().assign(mean=by_measure["value"].mean()).to_dict("index")
+def changes(summary: pd.DataFrame, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By measure of a summary: at how many `stages` B is compared, `higher` or `lower`, and the `mean` of them all."""
+    found = summary[(summary["model"] == DIFFERENCE) & (summary["class"] == "") & summary["stage"].isin(stages)]
+    each = found.assign(higher=found["mean"] >= EQUAL, lower=found["mean"] <= -EQUAL).groupby("measure")
+    counts = {"higher": ("higher", "sum"), "lower": ("lower", "sum"), "stages": ("stage", "size")}
+    return each.agg(**counts, mean=("mean", "mean")).to_dict("index")
 
 
 def short(stage: str) -> str:

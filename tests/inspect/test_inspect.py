@@ -24,6 +24,7 @@ from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
 from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws
+from nnunetv2_selfreg.inspect.measure import measure as measure_models
 from nnunetv2_selfreg.inspect.model import InspectedModel
 from nnunetv2_selfreg.inspect.plots import draw_grad_cam
 from nnunetv2_selfreg.inspect.report import Report
@@ -65,7 +66,7 @@ def inspect(trained, output, *more):
 
 def measure(trained, *more, labels=True):
     """The values and the page that the command would write, the page without its plots."""
-    report = Report(*run.measure(run.parse(command_line(trained, "nowhere", *more, labels=labels))))
+    report = Report(*measure_models(run.parse(command_line(trained, "nowhere", *more, labels=labels))))
     return json.loads(json.dumps(report.as_json(), allow_nan=False)), report.as_html(defaultdict(str))
 
 

@@ -15,7 +15,7 @@ from nnunetv2_selfreg.inspect.measure import Inspection
 from nnunetv2_selfreg.inspect.plots import DENSEST, draw_by_stage, draw_grad_cam
 from nnunetv2_selfreg.inspect.report import Report
 from nnunetv2_selfreg.inspect.values import differences
-from nnunetv2_selfreg.terms import BUILT_IN
+from nnunetv2_selfreg.terms import BUILT_IN, own_term
 
 STAGES = [f"encoder.stages.{i}" for i in range(5)] + [f"decoder.stages.{i}" for i in range(4)]
 CLASSES = ("RV", "myocardium", "LV")
@@ -76,7 +76,7 @@ def bars(axis):
 
 def test_error_bars_of_shares_end_at_nothing_and_all():
     made = inspection()
-    (axis,) = draw_by_stage([made], made.values, [("RV", "in_class_share", "RV")]).axes
+    (axis,) = draw_by_stage([made], made.values, {("in_class_share", "RV"): "RV"}).axes
     ends = bars(axis)
     assert len(ends) == len(STAGES)
     # mean 1/6 and standard deviation 0.29 in the encoder, 5/6 in the decoder
@@ -87,13 +87,13 @@ def test_error_bars_of_shares_end_at_nothing_and_all():
 
 def test_error_bars_of_other_measures_are_whole():
     made = inspection()
-    (axis,) = draw_by_stage([made], made.values, [("pairs", "partner_correlation", "")]).axes
+    (axis,) = draw_by_stage([made], made.values, {("partner_correlation", ""): "pairs"}).axes
     np.testing.assert_allclose(bars(axis)[0], [0.4, 0.6])
 
 
 def test_differences_are_drawn_around_nothing():
     paired = differences(values_of(pair()))
-    labels = [("redundancy", "redundancy", ""), ("shares", "in_class_share", "")]
+    labels = {("redundancy", ""): "redundancy", ("in_class_share", ""): "shares"}
     redundancy, shares = draw_by_stage(pair(), paired, labels).axes
     assert redundancy.get_ylabel() == "redundancy"
     assert redundancy.get_ylim()[0] < 0
@@ -103,8 +103,20 @@ def test_differences_are_drawn_around_nothing():
 
 def test_a_difference_of_rounding_does_not_fill_its_panel():
     paired = differences(values_of([inspection("A"), inspection("B", 1e-9)]))
-    (axis,) = draw_by_stage(pair(), paired, [("redundancy", "redundancy", "")]).axes
+    (axis,) = draw_by_stage(pair(), paired, {("redundancy", ""): "redundancy"}).axes
     assert axis.get_ylim() == (-0.001, 0.001)
+
+
+def test_what_only_one_model_has_is_no_empty_panel_of_the_differences():
+    models = pair()
+    models[1].model.terms["mine"] = own_term("mine", lambda student, teacher: student.mean(), 1.0)
+    for case in models[1].cases.values():
+        case["mine", STAGES[0], ""] = 1.0
+    plots = Report(models, SETTINGS)._plots()
+    assert [axis.get_ylabel() for axis in plots["losses"].axes] == [f"{t}, unweighted" for t in ("SCR", "IFD", "mine")]
+    differences = [axis.get_ylabel() for axis in plots["differences"].axes]
+    assert len(differences) == 6
+    assert "B minus A: mine" not in differences
 
 
 def view(area=0.1):
@@ -154,6 +166,14 @@ def test_the_tables_have_stages_as_rows_and_short_marks():
     shares = rows_of(page, "RV, A")
     assert shares[1][1] == "0.167 ± 0.289 (3)"
     assert "(n): n maps without mass" in page
+
+
+def test_wide_tables_and_pictures_scroll_in_a_box_of_their_own():
+    page = page_of(pair())
+    assert ".wide { overflow-x: auto; }" in page
+    wide = re.findall(r'<div class="wide"><(table|img)', page)
+    assert wide.count("table") == len(re.findall("<table", page)) == 5
+    assert wide.count("img") == len(re.findall("<img", page)) > 0
 
 
 def findings(inspections):
