@@ -1,6 +1,7 @@
 # Everything from a fresh clone: `make demo` and `make test` set up what they need.
 VENV := .venv
 BIN := $(VENV)/bin
+PROCESSES := -n auto --no-loadscope-reorder
 
 .PHONY: setup demo test test-all test-plain-processor lint format test-oldest test-newest clean
 
@@ -15,15 +16,15 @@ demo: setup ## a guided first run on synthetic cardiac data, under ./selfreg_dem
 	$(BIN)/nnUNetv2_selfreg demo
 
 test: setup ## an answer within six minutes on two cores
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PROCESSES) -m "not slow"
 
 test-all: setup ## with the slow rows of documentation/compatibility.md
-	$(BIN)/pytest
+	$(BIN)/pytest $(PROCESSES)
 
 # numpy's and torch's sums differ in the last digits from processor to processor: no test may depend on them
 test-plain-processor: setup ## what needs no training, with the processor's newer instructions switched off
 	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'from numpy._core._multiarray_umath import __cpu_dispatch__; print(*__cpu_dispatch__)')" \
-	    ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=Prescott $(BIN)/pytest -m "not slow" --ignore tests/nnunet
+	    ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=Prescott $(BIN)/pytest $(PROCESSES) -m "not slow" --ignore tests/nnunet
 
 lint: setup
 	$(BIN)/ruff format --check .

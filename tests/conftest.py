@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,28 @@ for _name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
 os.environ.pop("nnUNet_extTrainer", None)
 os.environ["nnUNet_def_n_proc"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait are ten times slower beside other work
+
+
+def _room(nodeid: str) -> str:
+    """`nnunet` of `tests/nnunet/test_labels.py::test_regions`."""
+    return nodeid.split("::")[0].split("/")[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The room that takes longest comes first, so that no process waits for it at the end."""
+    items.sort(key=lambda item: _room(item.nodeid) != "nnunet")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Each room's tests stay in one process, as they share what their fixtures train."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByRoom(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _room(nodeid)
+
+    return ByRoom(config, log)
 
 
 @pytest.hookimpl(trylast=True)
