@@ -171,8 +171,8 @@ class Section:
             more = {"kind": PUBLISHED, "name": row.method, "source": row.source, "caveat": row.caveat}
             yield pd.DataFrame({"mean": row.values}), more
         for pair in self.pairs:
-            sides = (arm.of(rule, metric, pair.runs) for arm in (pair.selfreg, pair.stock))
-            found = compare(*sides, classes, definition.margin, definition.higher_is_better).over_cases
+            mine, other = (arm.of(rule, metric, pair.runs) for arm in (pair.selfreg, pair.stock))
+            found = compare(mine, other, classes, definition.margin, definition.higher_is_better).over_cases
             yield found.drop(columns=["mine", "other"]), {"kind": DIFFERENCE, **_named(pair, pair.runs)}
 
 
