@@ -94,8 +94,8 @@ class ModelFolder:
             found = find_trainer(self.trainer)
         except Exception as error:  # an import in one of nnU-Net's trainer modules, or in somebody's
             raise SelfRegError(
-                f"{self.path}: looking for the trainer {self.trainer} failed: {str(error) or type(error).__name__}; see "
-                "nnUNetv2_selfreg doctor"
+                f"{self.path}: looking for the trainer {self.trainer} failed: {str(error) or type(error).__name__}; "
+                "see nnUNetv2_selfreg doctor"
             ) from None
         if found is None:
             raise SelfRegError(f"{self.path}: this nnU-Net has no trainer {self.trainer}; install what brings it")
