@@ -157,7 +157,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=MADE_BY,
         description="Makes a small synthetic cardiac data set, trains nnU-Net with SelfReg on it and measures the "
-        "result on unseen cases: about five minutes on two CPU cores. Everything goes under one folder, and a second "
+        "result on unseen cases: about two minutes on two CPU cores. Everything goes under one folder, and a second "
         "run in the same folder goes on with the first part that has not finished.",
     )
     parser.add_argument("--folder", type=Path, default=Path("selfreg_demo"), help="default: ./selfreg_demo")
