@@ -21,10 +21,12 @@ test: setup ## an answer within six minutes on two cores
 test-all: setup ## with the slow rows of documentation/compatibility.md
 	$(BIN)/pytest $(PROCESSES)
 
-# numpy's and torch's sums differ in the last digits from processor to processor: no test may depend on them
+# numpy's and torch's sums differ in the last digits from processor to processor: no test may depend on them.
+# Left out are trainings, and compiling: torch 2.13 writes vector code that such a processor's compiler refuses.
 test-plain-processor: setup ## what needs no training, with the processor's newer instructions switched off
 	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'from numpy._core._multiarray_umath import __cpu_dispatch__; print(*__cpu_dispatch__)')" \
-	    ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=Prescott $(BIN)/pytest $(PROCESSES) -m "not slow" --ignore tests/nnunet
+	    ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=Prescott $(BIN)/pytest $(PROCESSES) -m "not slow" \
+	    --ignore tests/nnunet --ignore tests/test_compile.py
 
 lint: setup
 	$(BIN)/ruff format --check .
