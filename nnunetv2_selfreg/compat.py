@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import pkgutil
+from importlib import import_module
 from importlib.metadata import version
 from os.path import join
 from typing import TYPE_CHECKING, Any
@@ -47,7 +49,7 @@ def find_nnunet_trainer(name: str) -> "type[nnUNetTrainer] | None":
     Returns:
         The class; None if there is none of this name.
     """
-    return find_variant(name) or find_external_trainer(name) or _find_in_nnunet(name)
+    return find_variant(name) or find_written_trainer(name) or _find_in_nnunet(name)
 
 
 def _find_in_nnunet(name: str, *sub_package: str) -> "type[nnUNetTrainer] | None":
@@ -59,6 +61,20 @@ def _find_in_nnunet(name: str, *sub_package: str) -> "type[nnUNetTrainer] | None
         join(nnunetv2.__path__[0], *place), name, ".".join(["nnunetv2", *place])
     )
     return found
+
+
+def find_written_trainer(name: str) -> "type[nnUNetTrainer] | None":
+    """Finds a trainer that somebody put directly into nnU-Net's trainer folder, or into `nnUNet_extTrainer`."""
+    import nnunetv2
+
+    for module in pkgutil.iter_modules([join(nnunetv2.__path__[0], "training", "nnUNetTrainer")]):
+        if not module.ispkg:
+            found: type[nnUNetTrainer] | None = getattr(
+                import_module(f"nnunetv2.training.nnUNetTrainer.{module.name}"), name, None
+            )
+            if found is not None:
+                return found
+    return find_external_trainer(name)
 
 
 def find_external_trainer(name: str) -> "type[nnUNetTrainer] | None":

@@ -45,6 +45,9 @@ class SelfRegSettings:
         Raises:
             SelfRegError: The key is not a mapping, or holds an unknown or wrong setting.
         """
+        names = [term.name for term in terms]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise SelfRegError(f"SelfReg: the trainer has several terms called {', '.join(sorted(twice))}; rename one")
         given = configuration.get(KEY, {})
         if not isinstance(given, Mapping):
             raise SelfRegError(f"SelfReg: plans key '{KEY}' must hold settings by name, got {given!r}")
@@ -86,19 +89,18 @@ def check_places(plans: Mapping[str, Any]) -> None:
         SelfRegError: It stands somewhere else.
     """
 
-    def search(content: Any, place: str) -> None:
+    def search(content: Any, place: tuple[str, ...]) -> None:
         for key, value in content.items() if isinstance(content, Mapping) else ():
-            inside = f"{place}.{key}" if place else str(key)
-            names = inside.split(".")
-            if key == KEY and not (len(names) == 3 and names[0] == "configurations"):
+            inside = (*place, str(key))
+            if key == KEY and not (len(inside) == 3 and inside[0] == "configurations"):
                 raise SelfRegError(
-                    f"SelfReg: plans key '{inside}' would be ignored; move it into a configuration: "
+                    f"SelfReg: plans key '{'.'.join(inside)}' would be ignored; move it into a configuration: "
                     f"configurations.2d.{KEY}, say"
                 )
             if key != KEY:
                 search(value, inside)
 
-    search(plans, "")
+    search(plans, ())
 
 
 def _with_built_in(terms: Sequence[Term]) -> list[Term]:

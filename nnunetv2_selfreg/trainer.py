@@ -20,9 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_selfreg.compat import (
     check_nnunet,
-    find_external_trainer,
     find_nnunet_trainer,
     find_variant,
+    find_written_trainer,
     local_logging,
 )
 from nnunetv2_selfreg.criterion import SelfRegCriterion
@@ -76,6 +76,9 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
     def _build_loss(self) -> SelfRegCriterion:
         settings = self.selfreg_settings(self.plans_manager.plans, self.configuration_name)
         taps = StageTaps(_unwrapped(self.network), settings)
+        nnunets = [] if hasattr(self, "_logged") else local_logging(self.logger)
+        if clash := [term.name for term in self.terms if term.name in nnunets]:
+            raise SelfRegError(f"SelfReg: nnU-Net logs values called {', '.join(clash)} itself; rename the term")
         criterion = SelfRegCriterion(super()._build_loss(), taps, settings, self.device, self.terms)
         self._logged = [*criterion.weights, SHARE] if criterion.weights else []
         self._align_logging()
@@ -183,13 +186,13 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
         root = str(root_name(name))
         if stock := find_variant(STOCK + name.removeprefix(root)):
             return _composed(name, globals()[root], stock)
-        written: type[nnUNetTrainerSelfReg] | None = find_external_trainer(name)
+        written: type[nnUNetTrainerSelfReg] | None = find_written_trainer(name)
         if written is not None:
             return written
         # nnUNetTrainerSelfRegMine_5epochs is somebody's nnUNetTrainerSelfRegMine with nnUNetTrainer_5epochs
         parts = name.split("_")
         for count in range(len(parts) - 1, 0, -1):
-            mixin = find_external_trainer("_".join(parts[:count]))
+            mixin = find_written_trainer("_".join(parts[:count]))
             stock = find_variant("_".join([STOCK, *parts[count:]]))
             if mixin is not None and stock is not None and issubclass(mixin, nnUNetTrainerSelfReg):
                 return _composed(name, mixin, stock)

@@ -110,6 +110,7 @@ def test_the_key_where_it_would_be_ignored_is_refused(plans: dict[str, Any], pla
 
 def test_the_key_in_a_configuration_is_in_its_place() -> None:
     check_places({"configurations": {"2d": {"selfreg": {"lambda_scr": 0.1}}, "3d_fullres": {"inherits_from": "2d"}}})
+    check_places({"configurations": {"2d.small": {"selfreg": {"lambda_scr": 0.1}}}})
 
 
 def test_settings_as_plans_are_read_back() -> None:

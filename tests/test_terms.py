@@ -105,6 +105,12 @@ def test_a_name_that_cannot_be_logged_is_refused(name):
         own_term(name, contrast, 1.0)
 
 
+def test_two_terms_of_one_name_are_refused():
+    terms = (own_term("contrast", contrast, 0.1), own_term("contrast", contrast, 0.2))
+    with pytest.raises(SelfRegError, match="several terms called contrast; rename one"):
+        SelfRegSettings.from_plans({}, terms)
+
+
 @pytest.mark.parametrize(("encoder", "decoder"), [(3, 2), (3, 0), (0, 2), (1, 1)])
 @pytest.mark.parametrize("term", BUILT_IN, ids=lambda term: term.name)
 def test_what_each_student_counts_adds_up_to_the_terms_value(term, encoder, decoder):

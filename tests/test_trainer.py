@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import pickle
+import pkgutil
 import re
 import subprocess
 import sys
@@ -181,6 +182,21 @@ def test_nnunets_own_search_finds_a_selfreg_trainer_that_somebody_wrote(external
 
     for name in ("nnUNetTrainerSelfRegMine", "nnUNetTrainerSelfRegLong_10epochs", "nnUNetTrainerSelfRegMine_5epochs"):
         assert recursive_find_trainer_class_by_name(name).__name__ == name
+
+
+def test_a_trainer_in_nnunets_own_folder_is_found(monkeypatch, tmp_path):
+    """Where nnU-Net before 2.8 looks for what somebody wrote."""
+    (tmp_path / "mine.py").write_text(EXTERNAL)
+    folder = importlib.import_module("nnunetv2.training.nnUNetTrainer").__path__
+    real = pkgutil.iter_modules
+    mine = pkgutil.ModuleInfo(None, "mine", False)
+    monkeypatch.setattr("pkgutil.iter_modules", lambda path: [*real(path), *[mine] * (path == [TRAINER_FOLDER])])
+    folder.append(str(tmp_path))
+    try:
+        assert trainer.find_trainer("nnUNetTrainerSelfRegMine").__name__ == "nnUNetTrainerSelfRegMine"
+    finally:
+        folder.remove(str(tmp_path))
+        trainer._made_by_name.cache_clear()
 
 
 def test_selfreg_with_one_term_has_that_term_whatever_others_there_are():

@@ -5,6 +5,7 @@ from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerCELoss import nn
 from trainings import build_trainer, edit_plans
 
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.terms import own_term
 from nnunetv2_selfreg.trainer import nnUNetTrainerSelfReg
 
 
@@ -26,6 +27,16 @@ def test_the_other_order_trains_with_selfreg(dataset, tmp_path):
     trainer = build_trainer(tmp_path, dataset.raw.name, "2d", SelfRegFirst, "Small")
     trainer.initialize()
     assert trainer.loss.weights == {"scr": 0.015, "ifd": 0.015}
+
+
+class Clash(nnUNetTrainerSelfReg):
+    terms = (own_term("train_losses", lambda student, teacher: student.square().mean(), 0.1),)
+
+
+def test_a_term_named_like_a_value_of_nnunets_log_is_refused(dataset, tmp_path):
+    trainer = build_trainer(tmp_path, dataset.raw.name, "2d", Clash, "Small")
+    with pytest.raises(SelfRegError, match="nnU-Net logs values called train_losses itself; rename the term"):
+        trainer.initialize()
 
 
 @pytest.mark.parametrize("place", ["plans", "architecture"])
