@@ -16,8 +16,7 @@ class NonFinite(NamedTuple):
     """Feature maps that turned NaN or infinite.
 
     Attributes:
-        stages: Where it began; a term that reads the teacher cannot always tell it from a student, and then both are
-            named.
+        stages: The first maps that were not finite; if it may be the student or the teacher, both.
         iteration: The training step, counted from 0.
         every_step: Whether no step at all was finite.
     """

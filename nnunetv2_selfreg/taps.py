@@ -126,7 +126,8 @@ class StageTaps:
         compiling = is_compiling()
         anchor = None if compiling or name in self.stages.teacher else Anchor(output)
         if not compiling and in_backward():
-            return  # activation checkpointing repeats the forward pass: the same operations, but nothing new to keep
+            # activation checkpointing runs the forward pass again, anchor and all; the map was kept before
+            return
         if name in self._features:
             self._repeated.add(name)
         self._features[name] = output

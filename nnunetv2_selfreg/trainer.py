@@ -127,7 +127,7 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         self._align_logging()
 
     def _align_logging(self) -> None:
-        """Gives nnU-Net's logger one value per epoch of each of our names, not a number where there was none."""
+        """Makes each of our lists in nnU-Net's logger as long as the training so far; what was not logged is NaN."""
         logging = local_logging(self.logger)
         for name in {term.name: None for term in (*BUILT_IN, *self.terms)} | {SHARE: None}:
             known = logging.pop(name, [])[: self.current_epoch]
