@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nnUNetv2_selfreg {parsed.command}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"nnUNetv2_selfreg {parsed.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"nnUNetv2_selfreg {parsed.command}: {reason}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"nnUNetv2_selfreg {parsed.command}: interrupted", file=sys.stderr)

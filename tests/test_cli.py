@@ -55,3 +55,12 @@ def test_a_command_that_fails_ends_with_one_line(monkeypatch, capsys, error, cod
     monkeypatch.setitem(cli.COMMANDS, "fails", ("a_command", ""))
     assert cli.main(["fails"]) == code
     assert capsys.readouterr().err == f"nnUNetv2_selfreg fails: {line}\n"
+
+
+def test_an_error_of_the_system_without_a_file_name_says_what_it_is(monkeypatch, capsys):
+    def fail(arguments):
+        raise OSError("the network is down")
+
+    monkeypatch.setattr("nnunetv2_selfreg.commands.doctor.main", fail)
+    assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().err == "nnUNetv2_selfreg doctor: the network is down\n"
