@@ -1,7 +1,7 @@
 """Parts of the demo that are done once, its folder, and commands that are shown, run, kept and ended."""
 
+import fcntl
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -164,18 +164,34 @@ def test_a_missing_command_is_named(tmp_path, python):
 
 
 def test_an_interrupted_command_is_ended(tmp_path):
-    log = tmp_path / "01_name.log"
-    sleeper = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    log, held = tmp_path / "01_name.log", tmp_path / "held"
+    sleeper = (  # a lock goes with its process, also where nobody collects an orphan's exit code
+        "import fcntl, time; "
+        f"file = open({str(held)!r}, 'w'); fcntl.flock(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    )
     program = (
         "from pathlib import Path; from nnunetv2_selfreg.commands.steps import run_command; "
         f"run_command(['python', '-c', {sleeper!r}], {{}}, Path({str(log)!r}))"
     )
     run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
-    while not (log.exists() and log.read_text().endswith("\n")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
+    assert not can_lock(held)
     run.send_signal(signal.SIGINT)
     run.wait(20)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(log.read_text()), 0)
+    wait_until(lambda: can_lock(held))
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def can_lock(path):
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
