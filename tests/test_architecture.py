@@ -14,6 +14,7 @@ MODULES = {
     for path in LIBRARY.rglob("*.py")
 }
 CORE_BELOW_TRAINER = "criterion terms losses anchors taps settings progress files errors names".split()
+ROOMS = {"benchmarks", "commands", "compare", "inspect"}
 ALLOWED = {  # what each core module may import of the library
     "anchors": set(),
     "errors": set(),
@@ -25,6 +26,8 @@ ALLOWED = {  # what each core module may import of the library
     "settings": {"errors", "files", "terms"},
     "taps": {"anchors", "compat", "errors", "settings"},
     "progress": {"files", "terms"},
+    "statistics": set(),
+    "comparison": {"errors", "files", "statistics"},
     "criterion": {"anchors", "errors", "settings", "taps", "terms"},
 }
 
@@ -55,9 +58,9 @@ def test_nobody_below_the_trainer_imports_nnunet(module):
     assert not [name for name in imports(LIBRARY / f"{module}.py") if name.split(".")[0] == "nnunetv2"]
 
 
-@pytest.mark.parametrize("room", ["benchmarks", "commands", "inspect"])
+@pytest.mark.parametrize("room", sorted(ROOMS))
 def test_rooms_do_not_import_each_other(room):
-    others = {"benchmarks", "commands", "inspect"} - {room}
+    others = ROOMS - {room}
     for name in MODULES:
         if name.startswith(f"{LIBRARY.name}.{room}"):
             assert not [found for found in own_imports(name) if found.split(".")[1] in others], name

@@ -1,7 +1,7 @@
 """The study's numbers, from its raw results: means with their spread, and paired differences with their intervals.
 
 Scores are in Dice points, 0 to 100. A run is one training, named by its repetition and fold; it scores the validation
-cases of its fold. Arms are compared on the runs that both have, by the library's own `benchmarks.comparison`.
+cases of its fold. Arms are compared on the runs that both have, by the library's own `comparison`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from nnunetv2_selfreg.benchmarks import statistics
-from nnunetv2_selfreg.benchmarks.comparison import MEAN, RUN, by_case, compare, run_means
+from nnunetv2_selfreg import statistics
+from nnunetv2_selfreg.comparison import MEAN, RUN, by_case, compare, run_means
 
 STOCK, PRIMARY = "stock", "selfreg"
 DATASETS = ("hippocampus", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # in this order, others after them

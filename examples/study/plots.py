@@ -11,8 +11,8 @@ from evidence import MARGIN, PRIMARY, STOCK, primary
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_selfreg.benchmarks.comparison import MEAN
 from nnunetv2_selfreg.benchmarks.plots import BETTER, COLOURS, SAME, WORSE, colours_of, interval, new_plot, numbers, svg
+from nnunetv2_selfreg.comparison import MEAN
 
 TITLES = {
     "hippocampus": "Hippocampus, 2d",

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from evidence import ARMS, BUDGET, DATASETS, KEY, PRIMARY, STOCK, Dataset, place
 
-from nnunetv2_selfreg.benchmarks.comparison import RUN, check_same_cases
+from nnunetv2_selfreg.comparison import RUN, check_same_cases
 from nnunetv2_selfreg.errors import SelfRegError
 
 _TEXT = dict.fromkeys("dataset arm case cluster class registered trainer plans network started".split(), str)

@@ -9,7 +9,7 @@ from evidence import primary
 
 from nnunetv2_selfreg.benchmarks import cells
 from nnunetv2_selfreg.benchmarks.cells import interval, number, plus_minus
-from nnunetv2_selfreg.benchmarks.comparison import MEAN
+from nnunetv2_selfreg.comparison import MEAN
 
 _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -11,9 +11,9 @@ from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnunetv2_selfreg.benchmarks.comparison import MEAN
 from nnunetv2_selfreg.benchmarks.metrics import Metric
-from nnunetv2_selfreg.benchmarks.statistics import case_means, is_beyond
+from nnunetv2_selfreg.comparison import MEAN
+from nnunetv2_selfreg.statistics import case_means, is_beyond
 
 # Okabe and Ito's palette, told apart by colour-blind readers; stock first
 COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")

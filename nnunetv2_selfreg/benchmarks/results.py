@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from nnunetv2_selfreg.benchmarks.comparison import MEAN, RUN, check_same_cases, compare, run_means, spreads
 from nnunetv2_selfreg.benchmarks.metrics import METRICS
 from nnunetv2_selfreg.benchmarks.protocol import TEST_SET, Protocol, PublishedRow
 from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
 from nnunetv2_selfreg.benchmarks.score import COLUMNS
+from nnunetv2_selfreg.comparison import MEAN, RUN, check_same_cases, compare, run_means, spreads
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.names import stock_name

@@ -11,9 +11,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from nnunetv2_selfreg.benchmarks import cells, plots
-from nnunetv2_selfreg.benchmarks.comparison import MEAN, by_case
 from nnunetv2_selfreg.benchmarks.metrics import METRICS, RULES
 from nnunetv2_selfreg.benchmarks.results import DIFFERENCE, PUBLISHED, SCORED, Section, read_results
+from nnunetv2_selfreg.comparison import MEAN, by_case
 from nnunetv2_selfreg.files import write_json, write_text
 
 Grid = tuple[str, pd.DataFrame, list[int]]  # title, cells, and the numbers of the rows that a line is drawn above

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunetv2_selfreg.benchmarks.comparison import by_case, compare
+from nnunetv2_selfreg.comparison import by_case, compare
 from nnunetv2_selfreg.errors import SelfRegError
 
 Runs = Mapping[tuple[int, int], Mapping[str, tuple[float, float]]]  # repetition and fold: case: classes a and b

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import PermutationMethod, wilcoxon
 
-from nnunetv2_selfreg.benchmarks.statistics import (
+from nnunetv2_selfreg.statistics import (
     Scores,
     bootstrap,
     case_means,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from nnunetv2_selfreg.benchmarks import statistics
+from nnunetv2_selfreg import statistics
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed
 
