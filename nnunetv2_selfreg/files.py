@@ -5,13 +5,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nnunetv2_selfreg.errors import SelfRegError
 
 PARTIAL = ".selfreg_"  # what the names of unfinished folders begin with, so that nnU-Net passes over them
+REPLACED = ".replaced"  # what the name of an old folder ends with while the new one takes its place
+LOCK = ".lock"  # the file in them that a run keeps locked as long as it lives
 
 
 def read_json(path: Path, kind: str = "JSON file") -> dict[str, Any]:
@@ -50,27 +52,26 @@ def write_text(path: Path, text: str) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """Gives a path beside `path` to write to; at the end of the block the file written there replaces `path`.
 
-    The parent folder is made if there is none. If the block raises, nothing is left behind. The path that is given
-    ends as `path` does, since many writers choose a format by the ending.
+    The parent folder is made if there is none. If the block raises, nothing is left behind; what a killed run leaves,
+    the next one beside it removes. The path that is given ends as `path` does, since many writers choose a format by
+    the ending.
 
     Raises:
         SelfRegError: The file cannot be written.
     """
-    with _reporting(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent) as folder:
-            partial = Path(folder, path.name)
-            yield partial
-            os.replace(partial, path)
+    with _reporting(path), _scratch(path.parent) as folder:
+        partial = folder / path.name
+        yield partial
+        os.replace(partial, path)
 
 
 @contextmanager
 def new_folder(path: Path, may_replace: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Gives an empty folder beside `path` to fill; at the end of the block it is renamed to `path`.
 
-    The parent folder is made if there is none. If the block raises, nothing is left behind. A folder that is there
-    already is refused before the block; with `may_replace` it is moved aside at the end, and removed once the new one
-    is in its place.
+    The parent folder is made if there is none. If the block raises, nothing is left behind; what a killed run leaves,
+    the next one beside it removes. A folder that is there already is refused before the block; with `may_replace` it is
+    moved aside at the end, and removed once the new one is in its place.
 
     Args:
         path: The folder to make.
@@ -84,22 +85,20 @@ def new_folder(path: Path, may_replace: Callable[[Path], bool] | None = None) ->
         if path.exists() and not (may_replace and may_replace(path)):
             raise SelfRegError(f"{path} exists already; name another folder")
 
-    with _reporting(path):
+    with _reporting(path), _scratch(path.parent) as folder:
+        partial, replaced = folder / path.name, folder / f"{path.name}{REPLACED}"
         check()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent, ignore_cleanup_errors=True) as folder:
-            partial, replaced = Path(folder, path.name), Path(folder, f"{path.name}.replaced")
-            partial.mkdir()
-            yield partial
-            check()
-            if path.exists():
-                os.replace(path, replaced)
-            try:
-                os.replace(partial, path)
-            except BaseException:
-                if replaced.exists():
-                    os.replace(replaced, path)
-                raise
+        partial.mkdir()
+        yield partial
+        check()
+        if path.exists():
+            os.replace(path, replaced)
+        try:
+            os.replace(partial, path)
+        except BaseException:
+            if replaced.exists():
+                os.replace(replaced, path)
+            raise
 
 
 def copy_files(source: Path, target: Path, patterns: Sequence[str]) -> None:
@@ -116,6 +115,44 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """The first names, and how many more there are; `none` if there are none."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """Gives a hidden folder in `parent`, gone at the end of the block, and removes those of runs that were killed."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for lock in parent.glob(f"{PARTIAL}*/{LOCK}"):
+        with suppress(OSError), lock.open("r+b") as file:
+            if _take(file):
+                _clear(lock.parent)
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=parent, ignore_cleanup_errors=True) as name:
+        lock = Path(name, LOCK)
+        with lock.with_suffix(".new").open("xb") as file:
+            if _take(file):
+                os.replace(file.name, lock)  # a lock that others find is held from its first moment
+            yield Path(name)
+
+
+def _clear(left: Path) -> None:
+    """Removes what a killed run left; an old folder that it had moved aside, with none in its place, goes back."""
+    for old in left.glob(f"*{REPLACED}"):
+        if not (home := left.parent / old.name.removesuffix(REPLACED)).exists():
+            os.replace(old, home)
+    shutil.rmtree(left)
+
+
+def _take(file: IO[bytes]) -> bool:
+    """Locks an open file until it is closed or the process ends, however it does; False if another run holds it.
+
+    Also False where the system has no such locks (Windows, some network drives): there nothing is removed.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 @contextmanager

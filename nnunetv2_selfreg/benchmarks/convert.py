@@ -15,7 +15,7 @@ from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, CaseError, Staging,
 from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS
 from nnunetv2_selfreg.benchmarks.source import collect
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import PARTIAL, new_folder, write_text
+from nnunetv2_selfreg.files import new_folder, write_text
 
 SIZES = (224,)
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
@@ -90,10 +90,7 @@ def _convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, al
 
 
 def _claim(name: str, overwrite: bool) -> Path:
-    """Gives the folder of a data set `DatasetNNN_Name`, whose name and id must be free.
-
-    What a killed conversion of the same data set left behind is removed.
-    """
+    """Gives the folder of a data set `DatasetNNN_Name`, whose name and id must be free."""
     raw = os.environ.get(RAW)
     if not raw:
         raise SelfRegError(f"{RAW} is not set; export {RAW}=/path/to/{RAW}")
@@ -105,8 +102,6 @@ def _claim(name: str, overwrite: bool) -> Path:
     folder = Path(raw, name)
     if folder.exists() and not overwrite:
         raise SelfRegError(f"{folder} exists already; replace it with --overwrite, or choose another id with -d")
-    for left in folder.parent.glob(f"{PARTIAL}*/{name}"):
-        shutil.rmtree(left.parent)
     return folder
 
 

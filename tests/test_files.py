@@ -1,0 +1,134 @@
+"""Folders and files that are whole or not there, whatever ends the run that writes them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import new_file, new_folder, write_json
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from nnunetv2_selfreg.files import new_file, new_folder
+with {how}(Path(sys.argv[1])) as partial:
+    ((partial / "half") if partial.is_dir() else partial).write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(params=["new_file", "new_folder"])
+def writer(request, tmp_path):
+    """Another process in the middle of writing `theirs`."""
+    command = [sys.executable, "-c", WRITER.format(how=request.param), str(tmp_path / "theirs")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        yield process
+        process.kill()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_something(folder):
+    with new_folder(folder / "mine") as partial:
+        write_json(partial / "a.json", {})
+    write_json(folder / "b.json", {})
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_one(writer, tmp_path):
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".selfreg_")
+    assert list(left.rglob("half")) or (left / "theirs").read_text() == "half"
+    write_something(tmp_path)
+    assert names(tmp_path) == ["b.json", "mine"]
+    assert names(tmp_path / "mine") == ["a.json"]
+
+
+def test_a_folder_that_a_killed_run_had_moved_aside_comes_back(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "old").write_text("the only copy")
+    program = """
+import os, sys
+from pathlib import Path
+from nnunetv2_selfreg.files import new_folder
+replace, calls = os.replace, []
+def killed(*paths):
+    if str(paths[1]) == sys.argv[1]:
+        os.kill(os.getpid(), 9)
+    replace(*paths)
+os.replace = killed
+with new_folder(Path(sys.argv[1]), lambda _: True):
+    pass
+"""
+    run = subprocess.run([sys.executable, "-c", program, str(tmp_path / "theirs")], check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert not (tmp_path / "theirs").exists()
+    write_something(tmp_path)
+    assert names(tmp_path) == ["b.json", "mine", "theirs"]
+    assert names(tmp_path / "theirs") == ["old"]
+
+
+def test_what_a_living_run_writes_is_left_alone(writer, tmp_path):
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*")}
+    write_something(tmp_path)
+    assert before.items() <= {path: path.stat().st_ino for path in tmp_path.rglob("*")}.items()
+    assert len(names(tmp_path)) == 3
+
+
+def test_many_runs_side_by_side_do_not_hinder_each_other(tmp_path):
+    program = """
+import sys
+from pathlib import Path
+from nnunetv2_selfreg.files import new_folder
+for number in range(150):
+    with new_folder(Path(sys.argv[1], f"{sys.argv[2]}_{number}")) as partial:
+        (partial / "content").write_text("whole")
+"""
+    runs = [subprocess.Popen([sys.executable, "-c", program, tmp_path, name]) for name in "abc"]
+    assert [run.wait(60) for run in runs] == [0, 0, 0]
+    assert names(tmp_path) == sorted(f"{name}_{number}" for name in "abc" for number in range(150))
+    assert all((folder / "content").read_text() == "whole" for folder in tmp_path.iterdir())
+
+
+def test_folders_of_others_with_such_a_name_stay(tmp_path):
+    (tmp_path / ".selfreg_notes").mkdir()
+    (tmp_path / ".selfreg_notes" / "thesis.txt").write_text("years of work")
+    write_something(tmp_path)
+    assert names(tmp_path) == [".selfreg_notes", "b.json", "mine"]
+
+
+@pytest.mark.parametrize("write", [new_file, new_folder])
+def test_a_full_disk_names_what_could_not_be_written(write, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")  # as a write reports it, with no file's name
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(SelfRegError) as caught, write(tmp_path / "out"):
+        pass
+    assert (
+        str(caught.value) == f"{tmp_path / 'out'} cannot be written: No space left on device; nothing was left behind"
+    )
+    assert names(tmp_path) == []
+
+
+def test_a_block_that_fails_leaves_the_former_file(tmp_path):
+    def fail():
+        with new_file(tmp_path / "a.json") as partial:
+            partial.write_text("half")
+            raise KeyError
+
+    write_json(tmp_path / "a.json", {"old": 1})
+    with pytest.raises(KeyError):
+        fail()
+    assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
+    assert names(tmp_path) == ["a.json"]
