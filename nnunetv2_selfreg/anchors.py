@@ -1,72 +1,149 @@
-"""Anchors: the places in the backward pass where feature maps get the gradient of their regularisation terms."""
+"""Anchors: the places in the network where feature maps get the gradient of their regularisation losses.
 
+The losses of all maps are known only when the forward pass is over. If they were part of the graph there, autograd
+would work out all their gradients at the start of the backward pass, while it still holds every activation: the peak of
+a training's memory would rise. So each map goes through an anchor on its way to the rest of the network. In the backward
+pass the anchor gets the map's gradient from there, and adds that of the map's own losses.
+
+`torch.compile` takes an anchor into its graph as an operator that it does not look into, so the same holds there.
+"""
+
+from collections.abc import Sequence
+from itertools import count
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
-class StageLoss(Protocol):
-    """A loss of one feature map that works out its own gradient.
+class AddGradient(Protocol):
+    """Adds the gradient of one map's loss to the gradient that the map has already."""
 
-    Attributes:
-        value: The loss, a scalar without a graph.
-    """
-
-    value: Tensor
-
-    def gradient(self, feature: Tensor, weight: float, grad: Tensor, buffer: Tensor | None) -> Tensor:
-        """The gradient of the weighted loss, added to `buffer`, or in a buffer of its own for None.
+    def __call__(self, gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool) -> Tensor:
+        """The sum of both.
 
         Args:
+            gradient: `(B, C, *spatial)`, in the map's dtype.
             feature: The map, `(B, C, *spatial)`.
-            weight: The loss counts this much.
-            grad: The gradient of the whole with respect to the weighted loss, a scalar.
-            buffer: `(B, C, *spatial)`, in the dtype in which the map accumulates; written to.
+            factor: The gradient of the training loss with respect to this loss, a scalar.
+            in_place: Whether to write the sum into `gradient`; otherwise `gradient` must stay as it is.
         """
 
 
 class Anchor:
-    """Gives one feature map the gradient of its losses when the backward pass arrives at that map.
-
-    The losses of all maps are known only when the forward pass is over. If they were part of the graph there, autograd
-    would work out all their gradients at the start of the backward pass, while it still holds every activation: the
-    peak of a training's memory would rise. So each map gets an anchor as soon as it is made: a scalar 0 that depends on
-    the map. The zeros are added to the training loss. Autograd goes through the graph from its newest operation to its
-    oldest, so it calls the anchor just before the map's own backward pass, and only then is the gradient made.
-
-    Args:
-        feature: The map, `(B, C, *spatial)`.
+    """A place in the network where one feature map gets the gradient of its losses.
 
     Attributes:
-        zero: The scalar 0 to add to the training loss.
+        losses: What the backward pass that runs now adds here, each loss with its factor; `weighted` sets them.
     """
 
-    def __init__(self, feature: Tensor) -> None:
-        self._losses: list[tuple[float, StageLoss]] = []
-        self.zero: Tensor = _Anchored.apply(feature, self._losses)  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        self.losses: list[tuple[AddGradient, Tensor]] = []
+        self._number = next(_numbers)
+        _anchors[self._number] = self
 
-    def add(self, loss: StageLoss, weight: float) -> None:
-        """Gives the map the gradient of `weight` times the loss."""
-        self._losses.append((weight, loss))
+    def lay(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Lays the anchor for one forward pass.
+
+        Args:
+            feature: The map, `(B, C, *spatial)`.
+
+        Returns:
+            The same map, to go on with in place of the given one, and a scalar 0 for `weighted`.
+        """
+        laid: tuple[Tensor, Tensor] = _Anchored.apply(feature, self._number)  # type: ignore[no-untyped-call]
+        return laid
+
+    def __reduce__(self) -> tuple[type["Anchor"], tuple[()]]:
+        return Anchor, ()  # the copy of a tapped network gets anchors of its own
+
+
+_numbers = count()
+# a compiled graph knows an anchor by its number
+_anchors: WeakValueDictionary[int, Anchor] = WeakValueDictionary()
 
 
 class _Anchored(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, feature: Tensor, losses: list[tuple[float, StageLoss]]) -> Tensor:
+    def forward(ctx: Any, feature: Tensor, number: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(feature)
-        ctx.losses = losses
-        return feature.new_zeros((), dtype=accumulation_dtype(feature))
+        ctx.number = number
+        return feature.view_as(feature), feature.new_zeros((), dtype=accumulation_dtype(feature))
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor, factor: Tensor) -> tuple[Tensor, None]:
+        # `factor` is not read; it arrives from `weighted`, which has set the losses by then
         (feature,) = ctx.saved_tensors
-        buffer = None
-        for weight, loss in ctx.losses:
-            buffer = loss.gradient(feature, weight, grad, buffer)
-        return None if buffer is None else buffer.to(feature.dtype), None
+        if torch.compiler.is_compiling():
+            gradient = gradient.clone()  # the compiler leaves the copy out where it can
+            add_gradients(gradient, feature, ctx.number)
+            return gradient, None
+        return _with_gradients(gradient, feature, ctx.number, in_place=False), None
+
+
+@torch.library.custom_op("nnunetv2_selfreg::add_gradients", mutates_args={"gradient"})
+def add_gradients(gradient: Tensor, feature: Tensor, number: int) -> None:
+    """Adds the gradients of the losses at the anchor of this number, in place; an operator for compiled graphs."""
+    _with_gradients(gradient, feature, number, in_place=True)
+
+
+@add_gradients.register_fake
+def _(gradient: Tensor, feature: Tensor, number: int) -> None:
+    pass
+
+
+def _with_gradients(gradient: Tensor, feature: Tensor, number: int, in_place: bool) -> Tensor:
+    anchor = _anchors.get(number)
+    while anchor and anchor.losses:  # from the last: IFD's gradient fills the whole map, SCR's some channels of it
+        add_gradient, factor = anchor.losses.pop()
+        gradient = add_gradient(gradient, feature, factor, in_place)
+        in_place = True
+    return gradient
+
+
+def weighted(
+    values: Tensor,
+    weights: Tensor,
+    gradients: Sequence[Sequence[AddGradient]],
+    anchors: Sequence[Anchor],
+    zeros: Sequence[Tensor],
+) -> Tensor:
+    """The weighted sum of the maps' losses; its gradient reaches the maps at their anchors.
+
+    Args:
+        values: The losses, `(terms, maps)`.
+        weights: How much each counts, `(terms, maps)`.
+        gradients: What adds each loss's gradient, by term and map.
+        anchors: One of each map.
+        zeros: What laying the anchors gave.
+
+    Returns:
+        A scalar.
+    """
+    total: Tensor = _Weighted.apply(values, weights, gradients, anchors, *zeros)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Weighted(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        weights: Tensor,
+        gradients: Sequence[Sequence[AddGradient]],
+        anchors: Sequence[Anchor],
+        *zeros: Tensor,
+    ) -> Tensor:
+        ctx.weights, ctx.gradients, ctx.anchors = weights, gradients, anchors
+        return (values * weights).sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        factors = (grad * ctx.weights).unbind(1)
+        for anchor, of_map, factor in zip(ctx.anchors, zip(*ctx.gradients, strict=True), factors, strict=True):
+            anchor.losses = list(zip(of_map, factor.unbind(), strict=True))
+        return None, None, None, None, *[grad] * len(factors)
 
 
 def accumulation_dtype(feature: Tensor) -> torch.dtype:

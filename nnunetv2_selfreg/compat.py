@@ -127,9 +127,14 @@ def local_logging(logger: Any) -> dict[str, list[Any]]:
     return values
 
 
-def is_compiling() -> bool:
-    """Whether `torch.compile` traces the code that asks; the public name is not in torch 2.1."""
-    return bool(torch._dynamo.is_compiling())
+def compile_with_hooks() -> None:
+    """Makes `torch.compile` see that two networks of the same class have other forward hooks.
+
+    It takes a graph that it has made for one network for the next that looks alike, and does not look at hooks unless
+    it is told to. What was compiled before is forgotten, and compiled again when it is called.
+    """
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
+    torch.compiler.reset()
 
 
 def in_backward() -> bool:

@@ -1,11 +1,12 @@
 """nnU-Net's loss plus the weighted regularisation terms, and their running means."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_selfreg.anchors import weighted
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.taps import StageTaps
@@ -38,6 +39,7 @@ class SelfRegCriterion(nn.Module):
         device: Where the features lie; channels are drawn there, by a generator of the criterion's own.
         terms: The terms.
         seed: Seeds that generator, once: every process of a multi-GPU training draws the same channels.
+        compiled: Whether `torch.compile` makes kernels of the built-in terms.
 
     Attributes:
         settings: As given.
@@ -53,6 +55,7 @@ class SelfRegCriterion(nn.Module):
         device: torch.device,
         terms: Sequence[Term] = BUILT_IN,
         seed: int = 0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.loss = loss
@@ -61,8 +64,9 @@ class SelfRegCriterion(nn.Module):
         self.terms = [term for term in terms if settings.weights[term.name] > 0]
         self.weights = {term.name: settings.weights[term.name] for term in self.terms}
         self._generator = torch.Generator(device=device).manual_seed(seed)
-        self._steps = 0
-        self._first_bad: dict[str, Tensor] = {}
+        self._compiled = compiled
+        self._calls = self._steps = 0
+        self._factors: tuple[Any, Tensor, Tensor] | None = None
 
     def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
         """nnU-Net's loss of `output` and `target`, plus the weighted terms of the features in the taps.
@@ -83,23 +87,18 @@ class SelfRegCriterion(nn.Module):
             if loss.requires_grad:
                 raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
             return loss
+        self._calls += 1
+        if not self.terms or (self._calls - 1) % self.settings.every:
+            return loss
         students = [*features.encoder, *features.decoder]
-        step = Step(features.teacher, self._generator)
-        means, values = {}, {}
-        # in reverse, since IFD's gradient fills a whole map, to which SCR's adds in some channels
-        for term in reversed(self.terms):
-            stage_losses = [term.compute(student, step) for student in students]
-            values[term.name] = torch.stack([each.value for each in stage_losses])
-            means[term.name] = term.mean(values[term.name], len(features.encoder))
-            shares = term.student_weights(len(features.encoder), len(features.decoder))
-            for anchor, stage_loss, share in zip(features.anchors, stage_losses, shares, strict=True):
-                anchor.add(stage_loss, self.weights[term.name] * share)
-        step.pyramid.forget()
-        self._count({"loss": loss.detach().abs(), **means}, values)
-        # the values have no graph: the maps get their gradients by the anchors
-        for name, mean in means.items():
-            loss = loss + self.weights[name] * mean
-        return loss + torch.stack([anchor.zero for anchor in features.anchors]).sum()
+        step = Step(features.teacher, self._generator, self._compiled)
+        with torch.autocast(features.teacher.device.type, enabled=False):
+            losses = [term.compute(students, step) for term in self.terms]
+        values = torch.stack([of_term.values for of_term in losses])
+        shares, weights = self._shares_and_weights(len(features.encoder), len(features.decoder), values)
+        self._count(loss.detach().abs(), (values * shares).sum(1), values)
+        gradients = [of_term.gradients for of_term in losses]
+        return loss + weighted(values, weights, gradients, features.anchors, features.zeros)
 
     def take_means(self) -> dict[str, float]:
         """Means over the finite training steps since the last call: of the terms, and of the size of nnU-Net's loss.
@@ -110,15 +109,17 @@ class SelfRegCriterion(nn.Module):
         """
         means = {}
         if self._steps:
-            means = dict(zip(self._names, (self._sums / self._finite_steps).tolist(), strict=True))
-        self._first_bad, self._steps = {}, 0
+            names = ["loss", *(term.name for term in self.terms)]
+            means = dict(zip(names, (self._sums / self._finite_steps).tolist(), strict=True))
+        self._steps = 0
         return means
 
     def non_finite(self) -> NonFinite | None:
         """Where feature maps were first not finite since the last `take_means`; None when they all were."""
         stages = self.taps.stages
         names, teacher = [*stages.encoder, *stages.decoder], list(stages.teacher)
-        bad_steps = {term.name: self._first_bad[term.name].tolist() for term in self.terms if self._first_bad}
+        first_bad = self._first_bad.tolist() if self._steps else []
+        bad_steps = {term.name: steps for term, steps in zip(self.terms, first_bad, strict=False)}
         iteration = min((step for steps in bad_steps.values() for step in steps if step >= 0), default=None)
         if iteration is None:
             return None
@@ -137,23 +138,31 @@ class SelfRegCriterion(nn.Module):
         # all of them: the first student, or the teacher that all are compared with
         return NonFinite([*seen[:1], *teacher] if seen == names else seen, iteration, every_step)
 
-    def _count(self, values: dict[str, Tensor], students: dict[str, Tensor]) -> None:
-        """Adds one step to the running sums, on the device, so that a step never waits for the host."""
-        step = torch.stack([value.float() for value in values.values()])
+    def _shares_and_weights(self, encoder: int, decoder: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """How much each student counts in its term's value, and in the training loss: `(terms, students)` each."""
+        weights = [self.weights[term.name] * self.settings.every for term in self.terms]
+        key = (weights, like.dtype)
+        if self._factors is None or self._factors[0] != key:  # made on the host: once, not in every step
+            shares = torch.tensor([term.student_weights(encoder, decoder) for term in self.terms], dtype=like.dtype)
+            whole = shares * torch.tensor(weights, dtype=like.dtype)[:, None]
+            self._factors = key, shares.to(like.device), whole.to(like.device)
+        return self._factors[1:]
+
+    def _count(self, size: Tensor, means: Tensor, values: Tensor) -> None:
+        """Adds one step to the running sums, on the device, so that a step never waits for the host.
+
+        Args:
+            size: Of nnU-Net's loss, a scalar.
+            means: The terms' values, `(terms,)`.
+            values: Of all students, `(terms, students)`.
+        """
+        step = torch.cat([size[None].float(), means.float()])
         finite = step.isfinite().all()
         if self._steps == 0:
-            self._names = list(values)
             self._sums = torch.zeros_like(step)
             self._finite_steps = torch.zeros_like(finite, dtype=torch.int64)
-            self._first_bad = {
-                name: torch.full_like(losses, -1, dtype=torch.int64) for name, losses in students.items()
-            }
+            self._first_bad = torch.full_like(values, -1, dtype=torch.int64)
         self._finite_steps += finite
         self._sums += torch.where(finite, step, 0.0)
-        for name, losses in students.items():
-            first_bad = self._first_bad[name]
-            first_bad.masked_fill_((first_bad < 0) & ~losses.isfinite(), self._steps)
+        self._first_bad.masked_fill_((self._first_bad < 0) & ~values.isfinite(), self._steps)
         self._steps += 1
-
-    def extra_repr(self) -> str:
-        return f"{self.settings}, {self.taps}"

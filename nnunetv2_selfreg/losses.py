@@ -8,35 +8,48 @@ Half-precision maps are read as they are and accumulated in float32; a loss is f
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
-from nnunetv2_selfreg.anchors import Anchor, StageLoss, accumulation_dtype
+from nnunetv2_selfreg.anchors import AddGradient, Anchor, accumulation_dtype, weighted
+
+Channels = tuple[Tensor, Tensor]
 
 
 def draw_channels(
-    student: int, teacher: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
-) -> tuple[Tensor, Tensor]:
+    students: Sequence[int],
+    teacher: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> list[Channels]:
     """Draws the channels that semantic consistency compares: as many as both maps have, without replacement.
 
     Args:
-        student: Number of channels of the student map.
+        students: Number of channels of each student map.
         teacher: Number of channels of the teacher map.
         generator: Source of the draw, on `device`; torch's own when left out.
         device: Where the indices are made, so that a step on a GPU never waits for the host.
 
     Returns:
-        Indices into the student's and into the teacher's channels, each int64 of shape `(min(student, teacher),)`,
-        drawn independently of each other.
+        For each student the indices into its channels and into the teacher's, each int64 of shape
+        `(min(student, teacher),)`, all drawn independently of each other.
     """
-    k = min(student, teacher)
-    return (
-        torch.randperm(student, generator=generator, device=device)[:k],
-        torch.randperm(teacher, generator=generator, device=device)[:k],
-    )
+    beyond = _beyond((*students, *[teacher] * len(students)), torch.device(device or "cpu"))
+    keys = torch.rand(beyond.shape, generator=generator, device=device)
+    orders = (keys + beyond).argsort(dim=1)  # each row begins with a random order of its map's channels
+    pairs = zip(students, orders[: len(students)], orders[len(students) :], strict=True)
+    return [(mine[: min(size, teacher)], others[: min(size, teacher)]) for size, mine, others in pairs]
+
+
+@lru_cache(maxsize=16)  # made on the host: once, not in every step
+def _beyond(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """0 for the channels that a map has, 1 beyond: `(maps, most channels)`."""
+    return (torch.arange(max(sizes)) >= torch.tensor(sizes)[:, None]).float().to(device)
 
 
 def semantic_consistency(
@@ -56,7 +69,10 @@ def semantic_consistency(
     Returns:
         The loss, a scalar.
     """
-    return _loss(student, Consistency(student, TeacherPyramid(teacher), student_channels, teacher_channels))
+    channels = student_channels, teacher_channels
+    values = consistencies([student.detach()], teacher.detach(), [channels])
+    add = partial(add_consistency_gradient, teacher=TeacherPyramid(teacher).at(student), channels=channels)
+    return _loss(student, values, add)
 
 
 def internal_feature_distillation(feature: Tensor) -> Tensor:
@@ -73,18 +89,19 @@ def internal_feature_distillation(feature: Tensor) -> Tensor:
     Returns:
         The loss, a scalar.
     """
-    return _loss(feature, Distillation(feature))
+    values, (partner,) = distillations([feature.detach()])
+    return _loss(feature, values, partial(add_distillation_gradient, partner=partner))
 
 
-def _loss(feature: Tensor, term: StageLoss) -> Tensor:
-    anchor = Anchor(feature)
-    anchor.add(term, 1.0)
-    return anchor.zero + term.value
+def _loss(feature: Tensor, values: Tensor, add_gradient: AddGradient) -> Tensor:
+    anchor = Anchor()
+    _, zero = anchor.lay(feature)
+    return weighted(values[None], torch.ones_like(values[None]), [[add_gradient]], [anchor], [zero])
 
 
 # Both losses are squared differences between channels of maps that the network keeps for its own backward pass anyway.
-# Plain autograd would write, keep and read several copies of them. The terms below keep indices, and work out the
-# difference once more when the gradient is wanted: the gradient is that difference, in one buffer for both losses.
+# Plain autograd would write, keep and read several copies of them. The functions below keep indices alone, and work out
+# the difference once more when the gradient is wanted. `torch.compile` makes a few kernels of each.
 
 
 class TeacherPyramid:
@@ -92,93 +109,111 @@ class TeacherPyramid:
 
     Args:
         teacher: `(B, C, *spatial)`; no gradient flows back to it.
+        pool: `pooled`, or what `torch.compile` makes of it.
     """
 
-    def __init__(self, teacher: Tensor) -> None:
-        self._levels = {tuple(teacher.shape[2:]): teacher.detach()}
+    def __init__(self, teacher: Tensor, pool: Callable[[Tensor, tuple[int, ...]], Tensor] | None = None) -> None:
+        self._finest, self._pool = teacher.detach(), pool or pooled
+        self._levels = {tuple(teacher.shape[2:]): self._finest}
 
     def at(self, student: Tensor) -> Tensor:
         """The teacher, `(B, C, *grid)`, on the grid on which it meets this student."""
-        finest = next(iter(self._levels))
+        finest = tuple(self._finest.shape[2:])
         grid = tuple(map(min, student.shape[2:], finest))
         if grid not in self._levels:
             # averages of averages are exact where the sizes divide
             sources = [level for level in self._levels if all(n % m == 0 for n, m in zip(level, grid, strict=True))]
             source = min(sources, key=math.prod, default=finest)
-            self._levels[grid] = _pooled(self._levels[source], grid)
+            self._levels[grid] = self._pool(self._levels[source], grid)
         return self._levels[grid]
 
-    def forget(self) -> None:
-        """Lets the coarser grids go: each is made again when it is asked for."""
-        finest, teacher = next(iter(self._levels.items()))
-        self._levels = {finest: teacher}
 
-
-class Consistency:
-    """SCR of one student map.
+def consistencies(students: Sequence[Tensor], teacher: Tensor, channels: Sequence[Channels]) -> Tensor:
+    """SCR of several students: `(students,)`, without a graph.
 
     Args:
-        student: `(B, C_student, *spatial_student)`; not kept.
-        pyramid: The teacher.
-        student_channels: Indices into the student's channels, int64 `(k,)`.
-        teacher_channels: Indices into the teacher's channels, int64 `(k,)`.
-
-    Attributes:
-        value: The loss, a scalar without a graph.
+        students: Maps of `(B, C, *spatial)` each.
+        teacher: `(B, C, *spatial)`.
+        channels: The drawn channels of each student and of the teacher.
     """
-
-    def __init__(
-        self, student: Tensor, pyramid: TeacherPyramid, student_channels: Tensor, teacher_channels: Tensor
-    ) -> None:
-        self._pyramid, self._student_channels, self._teacher_channels = pyramid, student_channels, teacher_channels
-        self.value = _mean_square(self._difference(student.detach()))
-
-    def gradient(self, feature: Tensor, weight: float, grad: Tensor, buffer: Tensor | None) -> Tensor:
-        """As `StageLoss.gradient`."""
-        difference = self._difference(feature)
-        difference *= grad * (2 * weight / difference.numel())
-        if buffer is None:
-            buffer = torch.zeros_like(feature, dtype=difference.dtype)
-        return buffer.index_add_(1, self._student_channels, _unpooled(difference, feature.shape[2:]))
-
-    def _difference(self, student: Tensor) -> Tensor:
-        """The student's drawn channels minus the teacher's, on their common grid, in a buffer of its own."""
-        teacher = self._pyramid.at(student)
-        drawn = student.index_select(1, self._student_channels).to(accumulation_dtype(student))
-        return _pooled(drawn, teacher.shape[2:]).sub_(teacher.index_select(1, self._teacher_channels))
+    pyramid = TeacherPyramid(teacher)
+    return torch.stack(
+        [
+            _mean_square(_consistency_difference(student, pyramid.at(student), *drawn))
+            for student, drawn in zip(students, channels, strict=True)
+        ]
+    )
 
 
-class Distillation:
-    """IFD of one map.
+def add_consistency_gradient(
+    gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, teacher: Tensor, channels: Channels
+) -> Tensor:
+    """The gradient of one student's SCR, as `AddGradient`.
 
     Args:
-        feature: `(B, C, *spatial)`; not kept.
-
-    Attributes:
-        value: The loss, a scalar without a graph.
+        gradient: As there.
+        feature: As there.
+        factor: As there.
+        in_place: As there.
+        teacher: The teacher on the grid on which it meets this student.
+        channels: The drawn channels.
     """
+    difference = _consistency_difference(feature, teacher, *channels)
+    difference.mul_(factor * (2 / difference.numel()))
+    difference = _unpooled(difference, feature.shape[2:]).to(gradient.dtype)
+    # a channel is drawn once, so this is a sum; index_add would have to allow for repeats
+    drawn = gradient.index_select(1, channels[0]).add_(difference)
+    return gradient.index_copy_(1, channels[0], drawn) if in_place else gradient.index_copy(1, channels[0], drawn)
 
-    def __init__(self, feature: Tensor) -> None:
-        feature = feature.detach()
-        self._half = feature.shape[1] // 2
-        self._ranking = importance(feature).argsort(descending=True, stable=True)
-        better, _, worse = self._parts()
+
+def _consistency_difference(
+    student: Tensor, teacher: Tensor, student_channels: Tensor, teacher_channels: Tensor
+) -> Tensor:
+    """The student's drawn channels minus the teacher's, on their common grid, in a buffer of its own."""
+    drawn = student.index_select(1, student_channels).to(accumulation_dtype(student))
+    return pooled(drawn, tuple(teacher.shape[2:])).sub_(teacher.index_select(1, teacher_channels))
+
+
+def distillations(features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """IFD of several maps, without a graph.
+
+    Args:
+        features: Maps of `(B, C, *spatial)` each.
+
+    Returns:
+        The losses, `(maps,)`, and for each map the channel that each channel is compared with, int64 `(C,)`. The middle
+        one of an odd count is compared with itself.
+    """
+    scores = pad_sequence([importance(feature) for feature in features], batch_first=True, padding_value=-math.inf)
+    rankings = scores.argsort(dim=1, descending=True, stable=True)
+    values, partners = [], []
+    for feature, ranking in zip(features, rankings, strict=True):
+        channels = feature.shape[1]
+        half = channels // 2
+        better, middle, worse = ranking[:channels].split([half, channels - 2 * half, half])
         difference = feature.index_select(1, better).to(accumulation_dtype(feature))
-        self.value = _mean_square(difference.sub_(feature.index_select(1, worse)))
+        values.append(_mean_square(difference.sub_(feature.index_select(1, worse))))
+        partner = torch.cat([worse, middle, better])
+        partners.append(torch.empty_like(partner).scatter_(0, ranking[:channels], partner))
+    return torch.stack(values), partners
 
-    def gradient(self, feature: Tensor, weight: float, grad: Tensor, buffer: Tensor | None) -> Tensor:
-        """As `StageLoss.gradient`."""
-        better, middle, worse = self._parts()
-        # each channel's partner in the other half; the middle of an odd count is its own, which makes its gradient 0
-        partner = torch.empty_like(self._ranking)
-        partner[self._ranking] = torch.cat([worse, middle, better])
-        gradient = feature.index_select(1, partner).to(accumulation_dtype(feature)).sub_(feature)
-        gradient *= grad * (-2 * weight / max(feature[:, 0].numel() * self._half, 1))
-        return gradient if buffer is None else buffer.add_(gradient)
 
-    def _parts(self) -> tuple[Tensor, ...]:
-        channels = len(self._ranking)
-        return torch.split(self._ranking, [self._half, channels - 2 * self._half, self._half])
+def add_distillation_gradient(
+    gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, partner: Tensor
+) -> Tensor:
+    """The gradient of one map's IFD, as `AddGradient`.
+
+    Args:
+        gradient: As there.
+        feature: As there.
+        factor: As there.
+        in_place: As there.
+        partner: The channel that each channel is compared with, from `distillations`.
+    """
+    half = feature.shape[1] // 2
+    difference = feature.index_select(1, partner).to(accumulation_dtype(feature)).sub_(feature)
+    factor = factor * (-2 / max(feature[:, 0].numel() * half, 1))
+    return gradient.addcmul_(difference, factor) if in_place else torch.addcmul(gradient, difference, factor)
 
 
 def _mean_square(difference: Tensor) -> Tensor:
@@ -193,25 +228,26 @@ def importance(feature: Tensor) -> Tensor:
     return (flat.sum(2, dtype=dtype) / norm).sum(0)
 
 
-def _pooled(feature: Tensor, grid: Sequence[int]) -> Tensor:
+def pooled(feature: Tensor, grid: tuple[int, ...]) -> Tensor:
     """The map average-pooled to `grid`, in the accumulation dtype, or itself if it has that grid."""
-    sizes, grid = feature.shape[2:], tuple(grid)
+    sizes = feature.shape[2:]
     if sizes == grid:
         return feature
-    feature = feature.to(accumulation_dtype(feature))
+    dtype = accumulation_dtype(feature)
     if any(n not in (m, 2 * m) for n, m in zip(sizes, grid, strict=True)):
-        return getattr(functional, f"adaptive_avg_pool{len(grid)}d")(feature, grid)
+        return getattr(functional, f"adaptive_avg_pool{len(grid)}d")(feature.to(dtype), grid)
     for axis, (n, m) in enumerate(zip(sizes, grid, strict=True), start=2):
         if n == 2 * m:  # nnU-Net's usual stride; sums of neighbours are several times faster than torch's pooling
             first, second = torch.unflatten(feature, axis, (m, 2)).unbind(axis + 1)
-            feature = (first + second).mul_(0.5)
+            # a map of half precision is never copied whole
+            feature = first.to(dtype, copy=True).add_(second).mul_(0.5)
     return feature
 
 
 def _unpooled(gradient: Tensor, grid: Sequence[int]) -> Tensor:
-    """The gradient of the loss for a map of this grid, from that for the map `_pooled` from it."""
-    if gradient.shape[2:] == tuple(grid):
-        return gradient
-    with torch.enable_grad():
-        feature = gradient.new_zeros((*gradient.shape[:2], *grid), requires_grad=True)
-        return torch.autograd.grad(_pooled(feature, gradient.shape[2:]), feature, gradient)[0]
+    """The gradient of the loss for a map of this grid, from that for the map `pooled` from it."""
+    for axis, (m, n) in enumerate(zip(gradient.shape[2:], grid, strict=True), start=2):
+        if m != n:  # pooling goes axis by axis, each a matrix (n, m)
+            matrix = functional.adaptive_avg_pool1d(torch.eye(n, dtype=gradient.dtype, device=gradient.device), m)
+            gradient = (gradient.movedim(axis, -1) @ matrix.mT).movedim(-1, axis)
+    return gradient

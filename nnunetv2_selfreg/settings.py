@@ -26,12 +26,15 @@ class SelfRegSettings:
             published transformer does.
         encoder_stages: Indices of the encoder stages that are students; None for all but the first.
         decoder_stages: Indices of the decoder stages that are students; None for all but the last, the teacher.
+        every: The terms are computed in each so many training steps, with so many times their weight. The gradient is
+            the same in expectation, the cost falls (lazy regularisation: Karras et al., CVPR 2020).
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: {term.name: term.weight for term in BUILT_IN})
     taps: str = "stages"
     encoder_stages: tuple[int, ...] | None = None
     decoder_stages: tuple[int, ...] | None = None
+    every: int = 1
 
     @classmethod
     def from_plans(cls, configuration: Mapping[str, Any], terms: Sequence[Term] = BUILT_IN) -> "SelfRegSettings":
@@ -61,25 +64,31 @@ class SelfRegSettings:
         if (taps := given.get("taps", TAPS[0])) not in TAPS:
             raise SelfRegError(f"SelfReg: plans key '{KEY}.taps' must be one of {', '.join(TAPS)}, got {taps!r}")
         stages = {name: _stages(name, given.get(name)) for name in STAGES}
-        return cls({term.name: weights[term.name] for term in terms}, taps, **stages)
+        every = given.get("every", 1)
+        if type(every) is not int or every < 1:
+            raise SelfRegError(
+                f"SelfReg: plans key '{KEY}.every' must be a whole number of steps from 1, got {every!r}"
+            )
+        return cls({term.name: weights[term.name] for term in terms}, taps, **stages, every=every)
 
     def as_plans(self) -> dict[str, Any]:
         """The settings as they stand under the plans key `selfreg`."""
         weights = {f"lambda_{name}": weight for name, weight in self.weights.items()}
         stages = {name: None if (value := getattr(self, name)) is None else list(value) for name in STAGES}
-        return {**weights, "taps": self.taps, **stages}
+        return {**weights, "taps": self.taps, **stages, "every": self.every}
 
     def __str__(self) -> str:
         """The settings as the log shows them; stages only where they are not the published ones."""
         parts = [f"lambda_{name} {weight:g}" for name, weight in self.weights.items()] + [f"taps {self.taps}"]
         parts += [f"{name} {list(value)}" for name in STAGES if (value := getattr(self, name)) is not None]
+        parts += [f"every {self.every} steps"] if self.every > 1 else []
         return ", ".join(parts)
 
 
 def option_types(terms: Sequence[Term] = BUILT_IN) -> dict[str, type]:
     """Every setting by name, with the type of its value: those of the built-in terms, and of the given ones."""
     weights = {term.setting: float for term in _with_built_in(terms)}
-    return {**weights, "taps": str, **dict.fromkeys(STAGES, list)}
+    return {**weights, "taps": str, **dict.fromkeys(STAGES, list), "every": int}
 
 
 def check_places(plans: Mapping[str, Any]) -> None:

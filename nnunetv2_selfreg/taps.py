@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_selfreg.anchors import Anchor
-from nnunetv2_selfreg.compat import in_backward, is_compiling
+from nnunetv2_selfreg.compat import in_backward
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.settings import SelfRegSettings
 
@@ -37,19 +37,21 @@ class ChosenStages(NamedTuple):
 
 
 class StageFeatures(NamedTuple):
-    """The feature maps of one training step, each `(B, C, *spatial)`, in the order of the forward pass.
+    """The feature maps of one training step, each `(B, C, *spatial)`, detached, in the order of the forward pass.
 
     Attributes:
         encoder: The encoder's students.
         decoder: The decoder's students.
         teacher: The last decoder stage's output, at full resolution.
         anchors: Where the students get their terms' gradient, the encoder's and then the decoder's.
+        zeros: What laying these anchors gave, for `anchors.weighted`.
     """
 
     encoder: list[Tensor]
     decoder: list[Tensor]
     teacher: Tensor
     anchors: list[Anchor]
+    zeros: list[Tensor]
 
 
 class StageTaps:
@@ -72,9 +74,8 @@ class StageTaps:
     def __init__(self, network: nn.Module, settings: SelfRegSettings | None = None) -> None:
         self.stages = choose_students(network, settings or SelfRegSettings())
         self._students = self.stages.encoder | self.stages.decoder
-        self._features: dict[str, Tensor] = {}
-        self._anchors: dict[str, Anchor] = {}
-        self._repeated: set[str] = set()
+        self._anchors = {name: Anchor() for name in self._students}
+        self._empty()
         self._handles = [
             module.register_forward_hook(partial(self._keep, name))
             for name, module in (self._students | self.stages.teacher).items()
@@ -89,7 +90,7 @@ class StageTaps:
         Raises:
             SelfRegError: Some stages gave no map, or one gave several.
         """
-        features, anchors, repeated = self._features, self._anchors, self._repeated
+        features, zeros, repeated = self._features, self._zeros, self._repeated
         self._empty()
         if not features:
             return None
@@ -107,8 +108,8 @@ class StageTaps:
             encoder=[features[name] for name in self.stages.encoder],
             decoder=[features[name] for name in self.stages.decoder],
             teacher=features[next(iter(self.stages.teacher))],
-            # a compiled part of the network cannot lay its own anchors
-            anchors=[anchors.get(name) or Anchor(features[name]) for name in self._students],
+            anchors=list(self._anchors.values()),
+            zeros=[zeros[name] for name in self._students],
         )
 
     def remove(self) -> None:
@@ -118,21 +119,26 @@ class StageTaps:
         self._empty()
 
     def _empty(self) -> None:
-        self._features, self._anchors, self._repeated = {}, {}, set()
+        self._features: dict[str, Tensor] = {}
+        self._zeros: dict[str, Tensor] = {}
+        self._repeated: set[str] = set()
 
-    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+        """The hook: keeps the module's map, and lets it go on through its anchor."""
         if not (module.training and torch.is_grad_enabled()):
-            return
-        compiling = is_compiling()
-        anchor = None if compiling or name in self.stages.teacher else Anchor(output)
-        if not compiling and in_backward():
+            return None
+        zero = None
+        if name in self._students:
+            output, zero = self._anchors[name].lay(output)
+        if not torch.compiler.is_compiling() and in_backward():
             # activation checkpointing runs the forward pass again, anchor and all; the map was kept before
-            return
+            return output
         if name in self._features:
             self._repeated.add(name)
-        self._features[name] = output
-        if anchor is not None:
-            self._anchors[name] = anchor
+        self._features[name] = output.detach()
+        if zero is not None:
+            self._zeros[name] = zero
+        return output
 
 
 def choose_students(network: nn.Module, settings: SelfRegSettings) -> ChosenStages:

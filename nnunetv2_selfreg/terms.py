@@ -7,17 +7,38 @@ map and the teacher map, wrapped by `own_term`; examples/own_term shows one.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache, partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from nnunetv2_selfreg.anchors import StageLoss, accumulation_dtype
+from nnunetv2_selfreg.anchors import AddGradient, accumulation_dtype
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.losses import Consistency, Distillation, TeacherPyramid, draw_channels
+from nnunetv2_selfreg.losses import (
+    TeacherPyramid,
+    add_consistency_gradient,
+    add_distillation_gradient,
+    consistencies,
+    distillations,
+    draw_channels,
+    pooled,
+)
 
 SHARE = "selfreg_share"  # the logged share of all weighted terms in the training loss
 RESERVED = ("loss", SHARE)
+
+
+class TermLosses(NamedTuple):
+    """A term's losses of all students.
+
+    Attributes:
+        values: `(students,)`, without a graph.
+        gradients: What adds each student's gradient.
+    """
+
+    values: Tensor
+    gradients: list[AddGradient]
 
 
 class Step:
@@ -26,17 +47,31 @@ class Step:
     Args:
         teacher: The teacher map, `(B, C, *spatial)`; no gradient flows back to it.
         generator: Source of the terms' random numbers, on the teacher's device.
+        compiled: Whether `torch.compile` makes kernels of the functions that `run` calls.
 
     Attributes:
         teacher: The teacher map, detached.
-        pyramid: The teacher on the coarser grids of the students.
         generator: As given.
     """
 
-    def __init__(self, teacher: Tensor, generator: torch.Generator | None = None) -> None:
+    def __init__(self, teacher: Tensor, generator: torch.Generator | None = None, compiled: bool = False) -> None:
         self.teacher = teacher.detach()
-        self.pyramid = TeacherPyramid(self.teacher)
         self.generator = generator
+        self._compiled = compiled
+        self._pyramid = TeacherPyramid(self.teacher, partial(self.run, pooled))
+
+    def teacher_for(self, student: Tensor) -> Tensor:
+        """The teacher on the grid on which it meets this student: the coarser one of both per axis."""
+        return self._pyramid.at(student)
+
+    def run(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Calls a function of tensors; compiled, it becomes a few kernels, and must not read a tensor's value."""
+        return (_compiled(function) if self._compiled else function)(*arguments, **named)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, fullgraph=True)
 
 
 @dataclass(frozen=True)
@@ -46,7 +81,7 @@ class Term:
     Attributes:
         name: In logs and checkpoints; its weight is the plans key `lambda_NAME`.
         title: In plots.
-        compute: Works out the loss of one student map `(B, C, *spatial)`.
+        compute: Works out the losses of all student maps, `(B, C, *spatial)` each.
         weight: The default weight.
         average: `all`: the mean over all students. `parts`: the mean over the encoder's students plus the mean over
             the decoder's.
@@ -56,7 +91,7 @@ class Term:
 
     name: str
     title: str
-    compute: Callable[[Tensor, Step], StageLoss]
+    compute: Callable[[Sequence[Tensor], Step], TermLosses]
     weight: float = 0.015
     average: Literal["all", "parts"] = "all"
     reads_teacher: bool = True
@@ -74,18 +109,8 @@ class Term:
         """The plans key of its weight."""
         return f"lambda_{self.name}"
 
-    def mean(self, values: Tensor, encoder: int) -> Tensor:
-        """The term's value.
-
-        Args:
-            values: Of all students, the encoder's first, `(students,)`.
-            encoder: Number of the encoder's students.
-        """
-        groups = [values] if self.average == "all" else [part for part in values.tensor_split([encoder]) if len(part)]
-        return torch.stack([group.mean() for group in groups]).sum()
-
     def student_weights(self, encoder: int, decoder: int) -> list[float]:
-        """How much each student counts in `mean`: the encoder's, and then the decoder's.
+        """How much each student counts in the term's value: the encoder's, and then the decoder's.
 
         Args:
             encoder: Number of the encoder's students.
@@ -114,43 +139,46 @@ def own_term(
         title: In plots; the name when left out.
     """
 
-    def compute(student: Tensor, step: Step) -> StageLoss:
-        return _Differentiated(name, loss, student, step.teacher)
+    def evaluate(student: Tensor, teacher: Tensor) -> Tensor:
+        dtype = accumulation_dtype(student)
+        with torch.autocast(student.device.type, enabled=False):
+            return loss(student.to(dtype), teacher.to(dtype))
+
+    def add_gradient(gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, teacher: Tensor) -> Tensor:
+        with torch.enable_grad():
+            student = feature.detach().to(accumulation_dtype(feature)).requires_grad_()
+            (own,) = torch.autograd.grad(evaluate(student, teacher), student)
+        return gradient.addcmul_(own, factor) if in_place else torch.addcmul(gradient, own, factor)
+
+    def compute(students: Sequence[Tensor], step: Step) -> TermLosses:
+        with torch.no_grad():
+            values = [evaluate(student, step.teacher) for student in students]
+        for value in values:
+            if not isinstance(value, Tensor) or value.ndim:
+                raise SelfRegError(f"SelfReg: the term {name!r} must give a scalar tensor, got {value!r:.80}")
+        return TermLosses(torch.stack(values), [partial(add_gradient, teacher=step.teacher)] * len(students))
 
     return Term(name, title or name, compute, weight, average)
 
 
-class _Differentiated:
-    """A plain function's loss of one student map, as `StageLoss`."""
+def _consistency(students: Sequence[Tensor], step: Step) -> TermLosses:
+    sizes = [student.shape[1] for student in students]
+    drawn = draw_channels(sizes, step.teacher.shape[1], step.generator, step.teacher.device)
 
-    def __init__(self, name: str, loss: Callable[[Tensor, Tensor], Tensor], student: Tensor, teacher: Tensor) -> None:
-        self._loss, self._teacher = loss, teacher
-        with torch.no_grad():
-            self.value = self._evaluate(student)
-        if not isinstance(self.value, Tensor) or self.value.ndim:
-            raise SelfRegError(f"SelfReg: the term {name!r} must give a scalar tensor, got {self.value!r:.80}")
+    def add_gradient(
+        gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, channels: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        teacher = step.teacher_for(feature)
+        found: Tensor = step.run(add_consistency_gradient, gradient, feature, factor, in_place, teacher, channels)
+        return found
 
-    def gradient(self, feature: Tensor, weight: float, grad: Tensor, buffer: Tensor | None) -> Tensor:
-        """As `StageLoss.gradient`."""
-        with torch.enable_grad():
-            student = feature.detach().to(accumulation_dtype(feature)).requires_grad_()
-            (gradient,) = torch.autograd.grad(self._evaluate(student), student)
-        gradient = gradient * (weight * grad)
-        return gradient if buffer is None else buffer.add_(gradient)
-
-    def _evaluate(self, student: Tensor) -> Tensor:
-        dtype = accumulation_dtype(student)
-        with torch.autocast(student.device.type, enabled=False):
-            return self._loss(student.to(dtype), self._teacher.to(dtype))
+    values = step.run(consistencies, students, step.teacher, drawn)
+    return TermLosses(values, [partial(add_gradient, channels=channels) for channels in drawn])
 
 
-def _consistency(student: Tensor, step: Step) -> StageLoss:
-    drawn = draw_channels(student.shape[1], step.teacher.shape[1], step.generator, student.device)
-    return Consistency(student, step.pyramid, *drawn)
-
-
-def _distillation(student: Tensor, step: Step) -> StageLoss:
-    return Distillation(student)
+def _distillation(students: Sequence[Tensor], step: Step) -> TermLosses:
+    values, partners = step.run(distillations, students)
+    return TermLosses(values, [partial(step.run, add_distillation_gradient, partner=partner) for partner in partners])
 
 
 SCR = Term("scr", "SCR", _consistency, colour="#0072B2")

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_selfreg.compat import (
     check_nnunet,
+    compile_with_hooks,
     find_nnunet_trainer,
     find_variant,
     find_written_trainer,
@@ -75,11 +76,15 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 
     def _build_loss(self) -> SelfRegCriterion:
         settings = self.selfreg_settings(self.plans_manager.plans, self.configuration_name)
-        taps = StageTaps(_unwrapped(self.network), settings)
+        network, compiled = _unwrapped(self.network)
+        if compiled:
+            compile_with_hooks()
+        taps = StageTaps(network, settings)
         nnunets = [] if hasattr(self, "_logged") else local_logging(self.logger)
         if clash := [term.name for term in self.terms if term.name in nnunets]:
             raise SelfRegError(f"SelfReg: nnU-Net logs values called {', '.join(clash)} itself; rename the term")
-        criterion = SelfRegCriterion(super()._build_loss(), taps, settings, self.device, self.terms)
+        loss = super()._build_loss()
+        criterion = SelfRegCriterion(loss, taps, settings, self.device, self.terms, compiled=compiled)
         self._logged = [*criterion.weights, SHARE] if criterion.weights else []
         self._align_logging()
         text = (
@@ -107,6 +112,8 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
             )
         if not self._logged:
             return
+        if not means:  # fewer training steps than `every`
+            means = dict.fromkeys(["loss", *self.loss.weights], nan)
         added = sum(weight * means[name] for name, weight in self.loss.weights.items())
         # sizes, as nnU-Net's loss passes through 0 on its way down (its Dice term is minus the Dice)
         means[SHARE] = added / (means["loss"] + added)
@@ -211,9 +218,9 @@ def _composed(
     return type(name, (mixin, stock), {"__module__": __name__, "__doc__": docstring})
 
 
-def _unwrapped(network: nn.Module) -> nn.Module:
+def _unwrapped(network: nn.Module) -> tuple[nn.Module, bool]:
+    """The network without DDP and `torch.compile`, and whether it is compiled."""
     if isinstance(network, DistributedDataParallel):
         network = network.module
-    if isinstance(network, OptimizedModule):
-        network = network._orig_mod
-    return network
+    compiled = isinstance(network, OptimizedModule)
+    return network._orig_mod if compiled else network, compiled

@@ -18,7 +18,19 @@ def selfreg_settings(**given: Any) -> SelfRegSettings:
 
 def anchored(encoder: list[Tensor], decoder: list[Tensor], teacher: Tensor) -> StageFeatures:
     """Maps of no network, as taps would hand them over."""
-    return StageFeatures(encoder, decoder, teacher, [Anchor(student) for student in (*encoder, *decoder)])
+    students = [*encoder, *decoder]
+    anchors = [Anchor() for _ in students]
+    zeros = [anchor.lay(student)[1] for anchor, student in zip(anchors, students, strict=True)]
+    encoder, decoder = ([student.detach() for student in part] for part in (encoder, decoder))
+    return StageFeatures(encoder, decoder, teacher, anchors, zeros)
+
+
+def recorded(network: torch.nn.Module) -> dict[str, Tensor]:
+    """What each module gave in the last forward pass, with its graph, by the module's name."""
+    maps: dict[str, Tensor] = {}
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda module, inputs, output, name=name: maps.update({name: output}))
+    return maps
 
 
 def plain_unet(dimensions: int = 2, features: tuple[int, ...] = (4, 8, 16), **changes) -> PlainConvUNet:

@@ -8,13 +8,13 @@ import psutil
 import pytest
 import reference
 import torch
-from networks import anchored, plain_unet, selfreg_settings
+from networks import anchored, plain_unet, recorded, selfreg_settings
 from torch._subclasses.fake_tensor import FakeTensorMode
 from vectors import VECTORS
 
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.losses import Distillation
+from nnunetv2_selfreg.losses import add_distillation_gradient, draw_channels
 from nnunetv2_selfreg.taps import StageTaps
 
 CPU = torch.device("cpu")
@@ -45,15 +45,19 @@ def batch(size=16):
     return torch.randn(2, 1, size, size, generator=generator), torch.randint(3, (2, size, size), generator=generator)
 
 
+def drawn(students, teacher, generator):
+    return draw_channels([student.shape[1] for student in students], teacher.shape[1], generator)
+
+
 def slow_terms(features, seed):
     """SCR and IFD of the maps by the slow reference, with the channels drawn again from the seed."""
     generator = torch.Generator().manual_seed(seed)
     final = features.teacher.detach().numpy()
-    scr = []
-    for student in (*features.encoder, *features.decoder):
-        k = min(student.shape[1], final.shape[1])
-        channels = [torch.randperm(n, generator=generator)[:k].numpy() for n in (student.shape[1], final.shape[1])]
-        scr.append(reference.semantic_consistency(student.detach().numpy(), final, *channels)[0])
+    students = [*features.encoder, *features.decoder]
+    scr = [
+        reference.semantic_consistency(student.numpy(), final, *(c.numpy() for c in channels))[0]
+        for student, channels in zip(students, drawn(students, final, generator), strict=True)
+    ]
     ifd = sum(
         np.mean([reference.internal_feature_distillation(f.detach().numpy())[0] for f in group])
         for group in (features.encoder, features.decoder)
@@ -75,8 +79,8 @@ def test_loss_is_nnunets_plus_the_weighted_terms(features, weights):
     expected = base + weights[0] * expected_terms["scr"] + weights[1] * expected_terms["ifd"]
     assert criterion(output, target).item() == pytest.approx(expected, rel=1e-5)
     active = {name: expected_terms[name] for name, weight in zip(("scr", "ifd"), weights, strict=True) if weight}
-    means = criterion.take_means()
-    assert means == pytest.approx({"loss": abs(base), **active}, rel=1e-5)
+    expected_means = {"loss": abs(base), **active} if active else {}
+    assert criterion.take_means() == pytest.approx(expected_means, rel=1e-5)
 
 
 @pytest.mark.skipif("unet_loss" not in VECTORS, reason="the complete set of vectors is not at hand")
@@ -89,15 +93,13 @@ def test_whole_network_agrees_with_published_code():
         decoder=[maps[name] for name in names[4:]],
         teacher=torch.tensor(VECTORS["unet_final"]),
     )
-    draws = iter(
-        [
-            tuple(torch.tensor(VECTORS[f"unet_{name}_{side}_channels"]) for side in ("student", "teacher"))
-            for name in names
-        ]
-    )
+    draws = [
+        tuple(torch.tensor(VECTORS[f"unet_{name}_{side}_channels"]) for side in ("student", "teacher"))
+        for name in names
+    ]
     criterion = criterion_for(plain_unet(), lambda_scr=1.0, lambda_ifd=1.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nnunetv2_selfreg.terms.draw_channels", lambda *_: next(draws))
+        patch.setattr("nnunetv2_selfreg.terms.draw_channels", lambda *_: draws)
         loss = total(criterion, features)
     loss.backward()
     assert loss.item() == pytest.approx(VECTORS["unet_loss"].item(), rel=1e-10)
@@ -115,16 +117,15 @@ def test_the_network_gets_the_gradient_of_the_slow_reference():
     criterion(networks[0](images.double()), target).backward()
 
     taps, generator = StageTaps(networks[1]), torch.Generator().manual_seed(3)
+    maps = recorded(networks[1])
     BaseLoss()(networks[1](images.double()), target).backward(retain_graph=True)
     features = taps.take()
-    final = features.teacher.detach().numpy()
-    students = [*features.encoder, *features.decoder]
+    final = features.teacher.numpy()
+    students = [maps[name] for name in (*taps.stages.encoder, *taps.stages.decoder)]
     gradients = []
-    for student in students:
+    for student, channels in zip(students, drawn(students, final, generator), strict=True):
         feature = student.detach().numpy()
-        k = min(student.shape[1], final.shape[1])
-        channels = [torch.randperm(n, generator=generator)[:k].numpy() for n in (student.shape[1], final.shape[1])]
-        scr = reference.semantic_consistency(feature, final, *channels)[1] / len(students)
+        scr = reference.semantic_consistency(feature, final, *(c.numpy() for c in channels))[1] / len(students)
         group = features.encoder if len(gradients) < len(features.encoder) else features.decoder
         ifd = reference.internal_feature_distillation(feature)[1] / len(group)
         gradients.append(torch.tensor(weights["lambda_scr"] * scr + weights["lambda_ifd"] * ifd))
@@ -140,21 +141,20 @@ def test_each_gradient_is_made_when_the_backward_pass_arrives_at_its_map(monkeyp
     network = plain_unet(features=(4, 6, 8, 5))
     criterion = criterion_for(network)
     happened = []
-    gradient = Distillation.gradient
 
-    def made(*arguments):
+    def made(*arguments, **named):
         happened.append("made")
-        return gradient(*arguments)
+        return add_distillation_gradient(*arguments, **named)
 
     def watch(module, inputs, output):
-        output.register_hook(lambda whole_gradient: happened.append("arrived"))
+        output.register_hook(lambda gradient: happened.append("arrived"))
 
-    monkeypatch.setattr(Distillation, "gradient", made)
+    monkeypatch.setattr("nnunetv2_selfreg.terms.add_distillation_gradient", made)
     for stage in (*network.encoder.stages[1:], *network.decoder.stages[:-1]):
         stage.register_forward_hook(watch)
     images, target = batch()
     criterion(network(images), target).backward()
-    assert happened == ["made", "arrived"] * 5
+    assert happened == ["arrived", "made"] * 5
 
 
 def test_outside_training_the_loss_is_nnunets_own():

@@ -62,7 +62,7 @@ def test_ifd_agrees_with_slow_reference(shape, dtype):
 )
 def test_scr_agrees_with_slow_reference(student_shape, teacher_shape, dtype):
     student, teacher = random_map(student_shape, 1), random_map(teacher_shape, 2)
-    channels = draw_channels(student_shape[1], teacher_shape[1], torch.Generator().manual_seed(3))
+    (channels,) = draw_channels([student_shape[1]], teacher_shape[1], torch.Generator().manual_seed(3))
     found = loss_and_gradient(semantic_consistency, student, dtype, torch.tensor(teacher, dtype=dtype), *channels)
     expected = reference.semantic_consistency(student, teacher, *(c.numpy() for c in channels))
     assert_agrees(found, expected, BOUND[dtype])
@@ -90,7 +90,7 @@ def test_half_precision_loses_only_what_the_format_loses(shape, dtype):
     """The reference sees the rounded maps, so what is left is the rounding of the gradient to the format."""
     student, teacher = (torch.tensor(random_map(shape, seed)).to(dtype) for seed in (1, 2))
     coarse = teacher[..., ::2]
-    channels = draw_channels(shape[1], shape[1], torch.Generator().manual_seed(0))
+    (channels,) = draw_channels([shape[1]], shape[1], torch.Generator().manual_seed(0))
     rounded, coarse_rounded = student.double().numpy(), coarse.double().numpy()
     for found, expected in (
         (
@@ -110,7 +110,7 @@ def test_half_precision_loses_only_what_the_format_loses(shape, dtype):
 
 def test_losses_of_half_precision_maps_are_single_precision():
     feature = torch.ones(1, 2, 3, 3, dtype=torch.float16)
-    channels = draw_channels(2, 2)
+    (channels,) = draw_channels([2], 2)
     assert internal_feature_distillation(feature).dtype == torch.float32
     assert internal_feature_distillation(feature[:, :1]).dtype == torch.float32
     assert semantic_consistency(feature, feature, *channels).dtype == torch.float32
@@ -125,7 +125,7 @@ def test_extreme_maps_give_finite_losses_and_gradients(shape, value, dtype):
     student.requires_grad_()
     teacher = torch.full((shape[0], 4, *(2 * n for n in shape[2:])), -value, dtype=dtype)
     loss = internal_feature_distillation(student) + semantic_consistency(
-        student, teacher, *draw_channels(shape[1], 4, torch.Generator().manual_seed(0))
+        student, teacher, *draw_channels([shape[1]], 4, torch.Generator().manual_seed(0))[0]
     )
     loss.backward()
     assert torch.isfinite(loss)
@@ -136,30 +136,35 @@ def test_extreme_maps_give_finite_losses_and_gradients(shape, value, dtype):
 
 def test_teacher_gets_no_gradient():
     student, teacher = (torch.randn(1, 2, 4, 4, requires_grad=True) for _ in range(2))
-    semantic_consistency(student, teacher, *draw_channels(2, 2)).backward()
+    semantic_consistency(student, teacher, *draw_channels([2], 2)[0]).backward()
     assert teacher.grad is None
     assert student.grad is not None
 
 
-@pytest.mark.parametrize(("student", "teacher"), [(8, 3), (3, 8), (5, 5), (1, 1)])
-def test_drawn_channels_are_distinct_valid_and_repeatable(student, teacher):
-    first = draw_channels(student, teacher, torch.Generator().manual_seed(7))
-    again = draw_channels(student, teacher, torch.Generator().manual_seed(7))
-    for drawn, repeated, available in zip(first, again, (student, teacher), strict=True):
-        assert drawn.dtype == torch.int64
-        assert len(set(drawn.tolist())) == len(drawn) == min(student, teacher)
-        assert set(drawn.tolist()) <= set(range(available))
-        assert torch.equal(drawn, repeated)
+def test_drawn_channels_are_distinct_valid_and_repeatable():
+    students, teacher = (8, 3, 5, 1), 5
+    first = draw_channels(students, teacher, torch.Generator().manual_seed(7))
+    again = draw_channels(students, teacher, torch.Generator().manual_seed(7))
+    assert len(first) == len(students)
+    for student, drawn_pair, repeated_pair in zip(students, first, again, strict=True):
+        for drawn, repeated, available in zip(drawn_pair, repeated_pair, (student, teacher), strict=True):
+            assert drawn.dtype == torch.int64
+            assert len(set(drawn.tolist())) == len(drawn) == min(student, teacher)
+            assert set(drawn.tolist()) <= set(range(available))
+            assert torch.equal(drawn, repeated)
 
 
 def test_every_channel_is_drawn_equally_often_and_independently():
     generator = torch.Generator().manual_seed(0)
-    counts = np.zeros((4, 4))
+    within, between = np.zeros((4, 4)), np.zeros((4, 4))
     for _ in range(4000):
-        student, teacher = draw_channels(4, 4, generator)
-        counts[student[0], teacher[0]] += 1
+        (student, teacher), (other, _) = draw_channels([4, 7], 4, generator)
+        within[student[0], teacher[0]] += 1
+        between[student[0], other[0] % 4] += 1
     # 16 equally likely pairs: chi-square with 15 degrees of freedom, its 99.99th percentile is 44.3
-    assert ((counts - 250) ** 2 / 250).sum() < 44.3
+    assert ((within - 250) ** 2 / 250).sum() < 44.3
+    expected = np.outer([1000] * 4, [2 / 7, 2 / 7, 2 / 7, 1 / 7])  # channels 0 to 6, counted modulo 4
+    assert ((between - expected) ** 2 / expected).sum() < 44.3
 
 
 @pytest.mark.parametrize("sizes", [(16, 16), (12, 20), (9, 15), (8, 4, 12)])
@@ -181,7 +186,7 @@ def test_a_student_finer_than_the_teacher_sees_the_teacher_itself():
 def test_losses_keep_nothing_of_their_own_for_backward():
     """Beside the maps, which the network keeps anyway, only indices are saved."""
     student, teacher = torch.randn(2, 8, 16, 16, requires_grad=True), torch.randn(2, 4, 16, 16)
-    channels = draw_channels(8, 4)
+    (channels,) = draw_channels([8], 4)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
         loss = internal_feature_distillation(student) + semantic_consistency(student, teacher, *channels)

@@ -4,6 +4,7 @@ import argparse
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -104,9 +105,10 @@ class Inspection:
             for name, feature in maps.items():
                 if name != teacher:
                     step = Step(maps[teacher], stage_draws(case, number, name, feature.device))
-                    values[measure, name, ""] = float(term.compute(feature, step).value)
-            students = torch.tensor([values[measure, name, ""] for name in self.model.students], dtype=torch.float64)
-            values[measure, STUDENTS, ""] = float(term.mean(students, len(self.model.chosen.encoder)))
+                    values[measure, name, ""] = float(term.compute([feature], step).values[0])
+            shares = term.student_weights(len(self.model.chosen.encoder), len(self.model.chosen.decoder))
+            students = [values[measure, name, ""] for name in self.model.students]
+            values[measure, STUDENTS, ""] = sum(map(mul, shares, students))
         return values
 
     def _patch(self, case: PreparedCase, slicer: tuple[Any, ...]) -> Tensor:
