@@ -114,10 +114,11 @@ class ModelFolder:
         """The settings that the training used; None if the model was not trained with SelfReg."""
         return self.trainer_class.selfreg_settings(self.plans, self.configuration) if self.stock_name else None
 
-    def folds(self, checkpoint: str = CHECKPOINT) -> list[str]:
-        """The folds that have the checkpoint, by name without `fold_`: numbers in their order, then `all`."""
-        folders = sorted(self.path.glob("fold_*"), key=lambda path: (len(path.name), path.name))
-        return [folder.name.removeprefix("fold_") for folder in folders if (folder / checkpoint).is_file()]
+    def folds(self, checkpoint: str | None = CHECKPOINT) -> list[str]:
+        """The folds that have the checkpoint (None: that were begun), by name without `fold_`: numbers, then `all`."""
+        folders = sorted(filter(Path.is_dir, self.path.glob("fold_*")), key=lambda path: (len(path.name), path.name))
+        have = [folder for folder in folders if checkpoint is None or (folder / checkpoint).is_file()]
+        return [folder.name.removeprefix("fold_") for folder in have]
 
     def checkpoints(self, folds: Sequence[str] | None = None, checkpoint: str = CHECKPOINT) -> dict[str, Path]:
         """The checkpoint of each fold.
@@ -132,7 +133,7 @@ class ModelFolder:
         Raises:
             SelfRegError: A fold does not exist or its training has not finished, or there is no fold.
         """
-        there = sorted(path.name.removeprefix("fold_") for path in self.path.glob("fold_*") if path.is_dir())
+        there = self.folds(None)
         if not there:
             raise SelfRegError(f"{self.path} has no fold; train it first")
         for fold in folds or there:

@@ -31,10 +31,12 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError(f"--folds names the folds of an ensemble; with --fold {fold} leave it out")
     places = parsed.predictions, parsed.references, parsed.dataset_json
     run = Run(parsed.benchmark, *places, parsed.model, fold, parsed.folds, parsed.seed)
-    sidecar = write_scores(run, output, parsed.allow_incomplete)
+    sidecar = write_scores(run, output, parsed.allow_incomplete, parsed.overwrite)
     print(f"wrote {output} and {output.with_suffix('.json').name}: {sidecar['cases']} cases")
     for line in sidecar["incomplete"]:
         print(f"incomplete: {line}")
+    if parsed.model is None:
+        print("no --model was given: the table shows these scores, but no difference to another training")
     return 0
 
 
@@ -52,7 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("-o", dest="output", type=Path, required=True, metavar="RESULTS/NAME.csv", help="per-case CSV")
     score.add_argument("--dataset-json", type=Path, required=True, metavar="FILE", help="of the converted data set")
     score.add_argument(
-        "--model", type=Path, metavar="MODEL_FOLDER", help="nnUNet_results/DATASET/TRAINER__PLANS__CONFIG"
+        "--model",
+        type=Path,
+        metavar="MODEL_FOLDER",
+        help="nnUNet_results/DATASET/TRAINER__PLANS__CONFIG, which made "
+        "the predictions; without it the table has no difference to another training",
     )
     score.add_argument(
         "--fold", type=_fold, metavar="FOLD", help="0, 1, ... or ensemble; default: ensemble where the protocol is one"
@@ -62,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--seed", type=int, metavar="N", help="where several trainings of a fold are compared")
     score.add_argument("--allow-incomplete", action="store_true", help="leave out references without prediction")
+    score.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
     table = actions.add_parser("table", help="put every run of a folder into one table")
     table.add_argument("results", type=Path, metavar="RESULTS", help="folder of what 'score' wrote")
     table.add_argument("-o", dest="output", type=Path, metavar="OUT", help="folder to write to; default: RESULTS")

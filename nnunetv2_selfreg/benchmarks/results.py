@@ -10,10 +10,9 @@ import pandas as pd
 from nnunetv2_selfreg.benchmarks.metrics import METRICS
 from nnunetv2_selfreg.benchmarks.protocol import TEST_SET, Protocol, PublishedRow
 from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
-from nnunetv2_selfreg.benchmarks.score import COLUMNS
+from nnunetv2_selfreg.benchmarks.run_files import read_runs
 from nnunetv2_selfreg.comparison import MEAN, RUN, check_same_cases, compare, run_means, spreads
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.names import stock_name
 
 NUMBERS = (
@@ -180,17 +179,18 @@ def read_results(folder: Path) -> list[Section]:
     """Reads every run of a folder that `leaderboard score` wrote to.
 
     Raises:
-        SelfRegError: There is no run, a file is not one, two are of the same run, or runs of one table differ in their
-            cases.
+        SelfRegError: There is no run, a file is not one or not as it was written, two are of the same run, or runs of
+            one table differ in their cases.
     """
-    files = sorted(path for path in folder.glob("*.csv") if path.name != "table.csv")
-    if not files:
-        raise SelfRegError(f"{folder} holds no scores; write them with nnUNetv2_selfreg leaderboard score")
-    table = pd.concat(map(_read, files), ignore_index=True)
+    runs = read_runs(folder)
+    table = pd.concat([_labelled(path, frame) for path, (frame, _) in runs.items()], ignore_index=True)
     table["value"] *= table["metric"].map({name: metric.scale for name, metric in METRICS.items()})
     table["benchmark"] = pd.Categorical(table["benchmark"], list(PROTOCOLS))
     groups = table.groupby(["benchmark", "protocol"], observed=True)
-    sections = [Section(name, protocol, _arms(rows, PROTOCOLS[name].folds)) for (name, protocol), rows in groups]
+    sidecars = {path: description for path, (_, description) in runs.items()}
+    sections = [
+        Section(name, protocol, _arms(rows, sidecars, PROTOCOLS[name].folds)) for (name, protocol), rows in groups
+    ]
     for pair in (pair for section in sections for pair in section.pairs):
         check_same_cases(pair.runs[0], {arm.name: arm.cases(pair.runs[0]) for arm in (pair.selfreg, pair.stock)})
     return sections
@@ -200,25 +200,15 @@ def _named(row: Arm | Pair, runs: Sequence[str]) -> dict[str, Any]:
     return {"name": row.name, "runs": len(runs), "incomplete": "; ".join(row.incomplete)}
 
 
-def _read(path: Path) -> pd.DataFrame:
-    text = dict.fromkeys(COLUMNS[:-1], str)
-    try:
-        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": ""})
-    except (ValueError, pd.errors.ParserError) as error:
-        raise SelfRegError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    if list(frame.columns) != COLUMNS or frame.empty or frame["value"].dtype.kind not in "fi":
-        raise SelfRegError(f"{path} is not what leaderboard score writes; move it out of the folder")
-    first = frame.iloc[0]
-    if first["benchmark"] not in PROTOCOLS:
-        raise SelfRegError(f"{path} is of the unknown benchmark {first['benchmark']}")
-    if not path.with_suffix(".json").is_file():
-        raise SelfRegError(f"{path} has no {path.with_suffix('.json').name} beside it; score it again")
+def _labelled(path: Path, scores: pd.DataFrame) -> pd.DataFrame:
+    """A run's scores with its name among the runs of its trainer."""
+    first = scores.iloc[0]
     fold = f"fold {first['fold']}" if first["fold"].isdecimal() else first["fold"]
     run = f"{fold} seed {first['seed']}" if first["seed"] else fold
-    return frame.rename(columns={"seed": "repetition"}).assign(run=run, path=path)
+    return scores.rename(columns={"seed": "repetition"}).assign(run=run, path=path)
 
 
-def _arms(table: pd.DataFrame, folds: int | None) -> list[Arm]:
+def _arms(table: pd.DataFrame, described: Mapping[Path, Mapping[str, Any]], folds: int | None) -> list[Arm]:
     arms = []
     for (trainer, plans, configuration), rows in table.groupby(["trainer", "plans", "configuration"], sort=False):
         sidecars = {}
@@ -226,7 +216,7 @@ def _arms(table: pd.DataFrame, folds: int | None) -> list[Arm]:
             if len(paths) > 1:
                 first, second = paths[:2]
                 raise SelfRegError(f"{second} and {first.name} are both {run} of {trainer}; remove one")
-            sidecars[run] = read_json(paths[0].with_suffix(".json"), "description of a run")
+            sidecars[run] = described[paths[0]]
         columns = [*RUN, "run", "rule", "metric", "case", "cluster", "class", "value"]
         arm = Arm(trainer, plans, configuration, sidecars, rows[columns], folds)
         first, *others = sidecars

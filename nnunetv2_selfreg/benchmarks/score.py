@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.benchmarks.metrics import Labels, scores
 from nnunetv2_selfreg.benchmarks.protocol import ENSEMBLE, NATIVE, SMALL, Protocol
 from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
+from nnunetv2_selfreg.benchmarks.run_files import RUN_COLUMNS, check_new, write_run
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import listed, read_json, write_json, write_text
+from nnunetv2_selfreg.files import listed, read_json
 from nnunetv2_selfreg.model_folder import CHECKPOINT, ModelFolder, load_checkpoint
 
-COLUMNS = "benchmark protocol rule trainer plans configuration fold seed case cluster class metric value".split()
+SAME_DATA = ("labels", "channel_names", "file_ending")  # in dataset.json, for a model and what it is scored on
 FOLDS = 5
 GEOMETRY_TOLERANCE = 1e-3  # mm; files keep spacing and origin in single precision
 
@@ -34,32 +36,37 @@ class Run:
     predictions: Path  # folder of label maps
     references: Path
     dataset_json: Path  # of the data set that these belong to
-    model: Path | None = None  # its folder; without one the run is named after the results file
+    model: Path | None = None  # its folder; without one the run is named after the results file, and compared with none
     fold: str = ENSEMBLE  # that predicted
     folds: Sequence[int] | None = None  # of the ensemble; None for every one that the model has
     seed: int | None = None  # of the training, where several of the same fold are compared
 
 
-def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict[str, Any]:
+def write_scores(run: Run, output: Path, allow_incomplete: bool = False, overwrite: bool = False) -> dict[str, Any]:
     """Scores a run into a tidy CSV, and into the JSON file beside it what made the predictions.
 
     Args:
         run: What to score.
         output: The CSV; its name is the run's name.
         allow_incomplete: Whether references without prediction are left out and recorded instead of refused.
+        overwrite: Whether files of an earlier run may be replaced.
 
     Returns:
         What is written to the JSON file.
 
     Raises:
-        SelfRegError: A file is missing, one too many, unreadable, or does not fit its reference or the benchmark.
+        SelfRegError: A file is missing, one too many, unreadable, or does not fit its reference or the benchmark; the
+            model was trained on other data; or the output exists already.
     """
+    if not overwrite:
+        check_new(output)
     benchmark = PROTOCOLS[run.benchmark]
     dataset = read_json(run.dataset_json, "dataset.json")
     converted = _check_dataset(run, benchmark, dataset)
     reader = _reader(dataset)
     training: dict[str, Any] = {"trainer": output.stem, "plans": "", "configuration": "", "epochs": {}, "torch": []}
     if run.model is not None:
+        _check_model(run.model, run.dataset_json, dataset)
         training = describe_training(run.model, run.fold, run.folds)
     ending = dataset["file_ending"]
     cases, unpredicted = _cases(run, benchmark, ending, allow_incomplete)
@@ -88,10 +95,7 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False) -> dict
     }
     sidecar["incomplete"] = _incomplete(benchmark, sidecar, converted.get("complete", True))
     table = pd.DataFrame(rows, columns=["case", "cluster", "rule", "metric", "class", "value"])
-    table = table.assign(**{name: sidecar[name] for name in COLUMNS if name in sidecar})
-    write_json(output.with_suffix(".json"), sidecar)
-    write_text(output, table[COLUMNS].to_csv(index=False, lineterminator="\n"))
-    return sidecar
+    return write_run(output, table.assign(**{name: sidecar[name] for name in RUN_COLUMNS}), sidecar)
 
 
 def describe_training(model: Path, fold: str, folds: Sequence[int] | None = None) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def describe_training(model: Path, fold: str, folds: Sequence[int] | None = None
     dataset = folder.plans.get("dataset_name")
     network = {key: value for key, value in folder.resolved.items() if key not in ("selfreg", "inherits_from")}
     digest = hashlib.sha256(json.dumps({"dataset": dataset, **network}, sort_keys=True).encode()).hexdigest()
-    places = _fold_folders(folder.path, fold, folds)
+    places = _fold_folders(folder, fold, folds)
     logs = [read_json(path, "log of nnU-Net") for place in places if (path := place / "debug.json").is_file()]
     epochs = {
         place.name.removeprefix("fold_"): int(load_checkpoint(path)["current_epoch"]) if path.is_file() else None
@@ -136,13 +140,26 @@ def describe_training(model: Path, fold: str, folds: Sequence[int] | None = None
     }
 
 
-def _fold_folders(model: Path, fold: str, folds: Sequence[int] | None) -> list[Path]:
-    there = sorted(path.name for path in model.glob("fold_*") if path.is_dir())
-    numbers = sorted(int(number) for name in there if (number := name.removeprefix("fold_")).isdecimal())
-    wanted = [f"fold_{name}" for name in ((numbers if folds is None else folds) if fold == ENSEMBLE else [fold])]
-    if missing := [name for name in wanted or ["fold"] if name not in there]:
-        raise SelfRegError(f"--fold {fold}: {model} has no {missing[0]}; folds there: {listed(there, 10)}")
-    return [model / name for name in wanted]
+def _fold_folders(folder: ModelFolder, fold: str, folds: Sequence[int] | None) -> list[Path]:
+    there = folder.folds(None)
+    numbers = list(filter(str.isdecimal, there)) if folds is None else list(map(str, folds))
+    wanted = numbers if fold == ENSEMBLE else [fold]
+    if missing := [f"fold_{name}" for name in wanted if name not in there] or ["numbered fold"] * (not wanted):
+        raise SelfRegError(f"--fold {fold}: {folder.path} has no {missing[0]}; folds there: {listed(there, 10)}")
+    return [folder.path / f"fold_{name}" for name in wanted]
+
+
+def _check_model(model: Path, dataset_json: Path, dataset: Mapping[str, Any]) -> None:
+    """Refuses a model that was trained on another data set than the one that is scored."""
+    folder = ModelFolder.open(model)
+    trained, scored = folder.plans.get("dataset_name") or folder.dataset, dataset_json.absolute().parent.name
+    wrong = [name for name in SAME_DATA if folder.dataset_json.get(name) != dataset.get(name)]
+    if wrong or (re.fullmatch(r"Dataset\d{3}_.+", scored) and scored != trained):
+        reason = f"; their {wrong[0]} differ" if wrong else ""
+        raise SelfRegError(
+            f"{folder.path} was trained on {trained}, but {dataset_json} is the data set {scored}{reason}; give the "
+            "model that made the predictions, and the data set that it was trained on"
+        )
 
 
 def _check_dataset(run: Run, benchmark: Protocol, dataset: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -72,8 +72,8 @@ def run_of(folder: Path, benchmark: str = "acdc", **more: Any) -> Run:
 
 
 def scored(folder: Path, benchmark: str = "acdc", **more: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
-    allow = more.pop("allow_incomplete", False)
-    sidecar = write_scores(run_of(folder, benchmark, **more), folder / "results" / "run.csv", allow)
+    options = {name: more.pop(name, False) for name in ("allow_incomplete", "overwrite")}
+    sidecar = write_scores(run_of(folder, benchmark, **more), folder / "results" / "run.csv", **options)
     assert json.loads((folder / "results" / "run.json").read_text()) == sidecar
     return pd.read_csv(folder / "results" / "run.csv", dtype={"seed": str, "fold": str}), sidecar
 
@@ -98,7 +98,7 @@ def model(tmp_path: Path) -> Callable[..., Path]:
             torch.save(content, folder / f"fold_{fold}" / "checkpoint_final.pth")
             (folder / f"fold_{fold}" / "debug.json").write_text('{"torch_version": "2.5.1", "num_epochs": "9"}')
         (folder / "plans.json").write_text(json.dumps(plans))
-        (folder / "dataset.json").write_text("{}")
+        write_dataset(folder, LABELS, ".nii.gz")
         return folder
 
     return write
@@ -155,6 +155,65 @@ def test_files_are_the_same_byte_for_byte(acdc: Path, model: Callable[..., Path]
         shutil.rmtree(acdc / "results")
     assert contents[0] == contents[1]
     assert len(contents[0]) == 2
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_earlier_scores_are_replaced_only_when_asked(acdc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scored(acdc)
+    before = contents(acdc / "results")
+    (acdc / "predictions" / "patient003_frame12.nii.gz").unlink()
+    for there in ("run.csv", "run.json"):
+        with pytest.raises(SelfRegError, match=rf"results/{there} exists already; .* replace it with --overwrite"):
+            scored(acdc, allow_incomplete=True)
+        assert contents(acdc / "results") == before
+        before.pop(there)
+        (acdc / "results" / there).unlink()
+    scored(acdc, allow_incomplete=True)
+    options = ["--dataset-json", str(acdc / "dataset.json"), "-o", str(acdc / "results" / "run.csv")]
+    command = ["leaderboard", "score", "acdc", str(acdc / "predictions"), str(acdc / "labelsTs"), *options]
+    assert cli.main([*command, "--allow-incomplete"]) == 1
+    assert cli.main([*command, "--allow-incomplete", "--overwrite"]) == 0
+    capsys.readouterr()
+
+
+def test_scores_that_cannot_be_written_leave_the_earlier_ones(
+    acdc: Path, model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(acdc)
+    before = contents(acdc / "results")
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.suffix == ".json":
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SelfRegError, match="run.json cannot be written: No space left on device"):
+        scored(acdc, model=model("nnUNetTrainer"), overwrite=True)
+    assert contents(acdc / "results") == before
+
+
+def test_model_of_another_data_set_is_refused(acdc: Path, model: Callable[..., Path]) -> None:
+    folder = model("nnUNetTrainer")
+    write_dataset(folder, {"background": 0, "LV": 1, "Myo": 2, "RV": 3}, ".nii.gz")  # M&Ms', with the same values
+    text = refusal(acdc, model=folder)
+    assert f"{folder} was trained on Dataset027_ACDC, but {acdc / 'dataset.json'} is the data set" in text
+    assert "their labels differ" in text
+    write_dataset(folder, LABELS, ".nii.gz")
+    for name, code in (("Dataset028_Other", 1), ("Dataset027_ACDC", 0)):
+        there = acdc / name
+        there.mkdir()
+        shutil.copy(acdc / "dataset.json", there)
+        run = Run("acdc", acdc / "predictions", acdc / "labelsTs", there / "dataset.json", folder)
+        if code:
+            with pytest.raises(SelfRegError, match=r"trained on Dataset027_ACDC, .* is the data set Dataset028_Other;"):
+                write_scores(run, acdc / "results" / "run.csv")
+        else:
+            write_scores(run, acdc / "results" / "run.csv")
 
 
 def test_missing_prediction_is_refused_or_recorded(acdc: Path) -> None:
@@ -238,7 +297,11 @@ def test_pictures_are_scored_from_the_command_line(glas: Path, capsys: pytest.Ca
     output = glas / "results" / "glas.csv"
     options = ["--dataset-json", str(glas / "dataset.json"), "-o", str(output), "--fold", "2"]
     assert cli.main(["leaderboard", "score", "glas", *places, *options]) == 0
-    assert capsys.readouterr().out == f"wrote {output} and glas.json: 80 cases\n"
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        f"wrote {output} and glas.json: 80 cases",
+        "no --model was given: the table shows these scores, but no difference to another training",
+    ]
     table = pd.read_csv(output)
     assert set(table["protocol"]) == {"each fold alone, native size"}
     dice = table[(table["rule"] == "published") & (table["metric"] == "dice")].set_index("case")["value"]
@@ -340,7 +403,7 @@ def test_unusable_model_is_named(acdc: Path, model: Callable[..., Path]) -> None
         in refusal(acdc, model=acdc)
     )
     folder = model("nnUNetTrainer", epochs=(1,))
-    assert "has no fold_4; folds there: fold_0" in refusal(acdc, model=folder, fold="4")
-    assert "has no fold_1; folds there: fold_0" in refusal(acdc, model=folder, folds=[0, 1])
+    assert "has no fold_4; folds there: 0" in refusal(acdc, model=folder, fold="4")
+    assert "has no fold_1; folds there: 0" in refusal(acdc, model=folder, folds=[0, 1])
     (folder / "fold_0").rename(folder / "fold_all")
-    assert "has no fold; folds there: fold_all" in refusal(acdc, model=folder)
+    assert "has no numbered fold; folds there: all" in refusal(acdc, model=folder)

@@ -142,14 +142,9 @@ def test_folds_give_a_deviation_and_are_averaged_before_they_are_compared(tmp_pa
     assert (found["better"], found["worse"], found["cases"]) == (np.sum(gain > 1), np.sum(gain < -1), 8)
 
 
-def test_seeds_of_a_fold_are_runs_of_their_own(tmp_path: Path, acdc_run: Runs) -> None:
-    for seed in (1, 2):
-        acdc_run(tmp_path, "nnUNetTrainer", seed=seed, fold="0", **{"protocol": "each fold alone"}).rename(
-            tmp_path / f"{seed}.csv"
-        )
-        written = (tmp_path / f"{seed}.csv").read_text().replace(",0,,patient", f",0,{seed},patient")
-        (tmp_path / f"{seed}.csv").write_text(written)
-        (tmp_path / f"{seed}.json").write_text((tmp_path / "acdc_nnUNetTrainer_nnUNetPlans_0_.json").read_text())
+def test_seeds_of_a_fold_are_runs_of_their_own(tmp_path: Path, given_run: Runs) -> None:
+    for seed in ("1", "2"):
+        given_run(tmp_path, "nnUNetTrainer", IMAGES, gland([0.9] * 8), fold="0", seed=seed, **GLAS)
     (table,) = tables(tmp_path)
     assert list(table["arms"][0]["runs"]) == ["fold 0 seed 1", "fold 0 seed 2"]
 
