@@ -136,6 +136,19 @@ class Section:
         return [pair for pair in related if pair.runs]
 
     @property
+    def unpaired(self) -> dict[str, str]:
+        """Why there is no difference for an arm that a reader may look for one, by its name."""
+        paired = [pair.selfreg.name for pair in self.pairs]
+        reasons = {
+            arm.name: f"no {arm.stock} of the same data set, network and runs is here to compare it with"
+            if arm.plans
+            else "it was scored without --model, so nobody knows what to compare it with"
+            for arm in self.arms
+            if not arm.plans or arm.stock
+        }
+        return {name: reason for name, reason in reasons.items() if name not in paired}
+
+    @property
     def elsewhere(self) -> list[PublishedRow]:
         """Published numbers of the same data under another protocol."""
         return [row for row in self.definition.published if row.protocol != TEST_SET]

@@ -52,6 +52,7 @@ def _content(section: Section, table: pd.DataFrame) -> dict[str, Any]:
         "protocol": section.protocol,
         "arms": [{name: getattr(arm, name) for name in names} | {"runs": arm.sidecars} for arm in section.arms],
         "rows": json.loads(table.to_json(orient="records", double_precision=15)),
+        "unpaired": section.unpaired,
         "elsewhere": list(map(asdict, section.elsewhere)),
     }
 
@@ -73,7 +74,8 @@ def _page(section: Section, table: pd.DataFrame) -> dict[str, Any]:
         parts.append({"grids": list(_grids(rule, metric, rows, shown)), "notes": notes, "plots": drawn, **title})
     return {
         "title": f"{section.definition.title}, {section.protocol}",
-        "warnings": [f"† {line}: {names}" for line, names in (arms | pairs).items()],
+        "warnings": [f"† {line}: {names}" for line, names in (arms | pairs).items()]
+        + [f"No difference for {name}: {reason}" for name, reason in section.unpaired.items()],
         "parts": parts,
         "footer": _paragraphs("footer.txt.jinja", section=section, missing=missing),
     }

@@ -35,9 +35,10 @@ def write_run(
     fold: str = "ensemble",
     seed: str = "",
     plans: str = "nnUNetPlans",
-    **about: Any,
+    configuration: str = "2d",
+    **described: Any,
 ) -> Path:
-    """Writes one run's CSV and JSON."""
+    """Writes one run's CSV and JSON, as older versions did: without a digest; `described` goes into the JSON."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{benchmark}_{trainer}_{plans}_{fold}_{seed}.csv"
     with path.open("w", newline="") as file:
@@ -46,17 +47,17 @@ def write_run(
         for (rule, metric, name), values in scores.items():
             for (case, cluster), value in zip(cases, values, strict=True):
                 shown = "" if np.isnan(value) else repr(float(value))
-                arm = [trainer, plans, "2d", fold, seed]
+                arm = [trainer, plans, configuration, fold, seed]
                 writer.writerow([benchmark, protocol, rule, *arm, case, cluster, name, metric, shown])
     folds = [str(n) for n in range(5)] if fold == "ensemble" else [fold]
-    described = {
+    description = {
         "benchmark": benchmark,
         "protocol": protocol,
         "fold": fold,
         "seed": int(seed) if seed else None,
         "trainer": trainer,
         "plans": plans,
-        "configuration": "2d",
+        "configuration": configuration,
         "dataset": "Dataset027_ACDC",
         "network": "0123456789abcdef",
         "selfreg": {"lambda_scr": 0.015, "lambda_ifd": 0.015} if "SelfReg" in trainer else None,
@@ -67,7 +68,7 @@ def write_run(
         "incomplete": [],
         "missing": {"train": [], "test": [], "predictions": []},
     }
-    path.with_suffix(".json").write_text(json.dumps(described | about))
+    path.with_suffix(".json").write_text(json.dumps(description | described))
     return path
 
 

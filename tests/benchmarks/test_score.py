@@ -62,8 +62,8 @@ def acdc(tmp_path: Path) -> Path:
                 reference[reference == 3] = 0
             write_volume(tmp_path / "labelsTs" / name, reference)
             write_volume(tmp_path / "predictions" / name, predicted)
-    about = {"name": "acdc", "size": None, "missing": {"train": [], "test": ["patient008"]}, "complete": False}
-    write_dataset(tmp_path, LABELS, ".nii.gz", benchmark=about)
+    converted = {"name": "acdc", "size": None, "missing": {"train": [], "test": ["patient008"]}, "complete": False}
+    write_dataset(tmp_path, LABELS, ".nii.gz", benchmark=converted)
     return tmp_path
 
 
@@ -192,7 +192,7 @@ def test_scores_that_cannot_be_written_leave_the_earlier_ones(
         return write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(SelfRegError, match="run.json cannot be written: No space left on device"):
+    with pytest.raises(SelfRegError, match=r"run\.json cannot be written: No space left on device"):
         scored(acdc, model=model("nnUNetTrainer"), overwrite=True)
     assert contents(acdc / "results") == before
 
@@ -313,8 +313,8 @@ def test_pictures_are_scored_from_the_command_line(glas: Path, capsys: pytest.Ca
 def test_test_a_is_a_part_of_the_images(glas: Path) -> None:
     (glas / "labelsTs" / "testA_60.png").unlink()
     (glas / "predictions" / "testA_60.png").unlink()
-    about = {"name": "glas", "missing": {"train": [], "test": ["testA_60", "testB_20"]}, "complete": False}
-    write_dataset(glas, {"background": 0, "gland": 1}, ".png", benchmark=about)
+    converted = {"name": "glas", "missing": {"train": [], "test": ["testA_60", "testB_20"]}, "complete": False}
+    write_dataset(glas, {"background": 0, "gland": 1}, ".png", benchmark=converted)
     table, sidecar = scored(glas, "glas_test_a", fold="0")
     assert (sidecar["cases"], sidecar["incomplete"]) == (59, ["1 of 60 images missing"])
     assert sidecar["missing"]["test"] == ["testA_60"]
@@ -387,9 +387,9 @@ def test_epochs_without_final_checkpoint_are_not_known(model: Callable[..., Path
 
 def test_ensemble_is_of_the_folds_that_are_named(acdc: Path, model: Callable[..., Path]) -> None:
     folder = model("nnUNetTrainer", epochs=(7, 8, 9))
-    about = scored(acdc, model=folder, folds=[0, 2])[1]
-    assert about["epochs"] == {"0": 7, "2": 9}
-    assert "2 of 5 folds in the ensemble" in about["incomplete"]
+    sidecar = scored(acdc, model=folder, folds=[0, 2])[1]
+    assert sidecar["epochs"] == {"0": 7, "2": 9}
+    assert "2 of 5 folds in the ensemble" in sidecar["incomplete"]
 
 
 def test_ensemble_of_fewer_folds_is_marked(acdc: Path, model: Callable[..., Path]) -> None:

@@ -208,11 +208,24 @@ def test_footer_states_what_a_row_is_made_of(tmp_path: Path, acdc_run: Runs) -> 
         assert part in line
 
 
-def test_one_arm_alone_has_no_difference(tmp_path: Path, acdc_run: Runs) -> None:
+def test_why_there_is_no_difference_is_said_in_every_text(tmp_path: Path, acdc_run: Runs) -> None:
     acdc_run(tmp_path, "nnUNetTrainerSelfReg")
+    acdc_run(tmp_path, "ours", plans="", configuration="", stock=None)
+    acdc_run(tmp_path, "nnUNetTrainer_5epochs")
     (table,) = tables(tmp_path)
     assert count(table, "difference") == 0
     assert "Difference" not in (tmp_path / "table.md").read_text()
+    selfreg, nameless = "nnUNetTrainerSelfReg, 2d, nnUNetPlans", "ours"
+    assert table["unpaired"] == {
+        selfreg: "no nnUNetTrainer of the same data set, network and runs is here to compare it with",
+        nameless: "it was scored without --model, so nobody knows what to compare it with",
+    }
+    for ending in ("md", "tex", "html"):
+        text = (tmp_path / f"table.{ending}").read_text()
+        assert f"No difference for {selfreg}: no nnUNetTrainer of" in text
+        assert f"No difference for {nameless}: it was scored without" in text
+    acdc_run(tmp_path, "nnUNetTrainer")
+    assert list(tables(tmp_path)[0]["unpaired"]) == [nameless]
 
 
 def test_plans_may_differ_in_selfreg_alone(tmp_path: Path, acdc_run: Runs) -> None:
