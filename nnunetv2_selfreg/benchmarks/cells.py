@@ -36,6 +36,18 @@ def difference(row: Mapping[str, Any]) -> list[str]:
     return [number(row["mean"], "+.2f"), interval(row["low"], row["high"]), p, *counts]
 
 
+def mean_in_words(row: Mapping[str, Any]) -> str:
+    """A class and its mean, for who does not see the plot."""
+    return f"{row['class']} {plus_minus(row['value'], row['sd'])}"
+
+
+def difference_in_words(row: Mapping[str, Any]) -> str:
+    """A class, its difference and how many cases are better or worse, for who does not see the plot."""
+    value, ends, _, better, worse, cases = difference(row)
+    inside = "" if ends == "-" else f" (95 % CI {ends})"
+    return f"{row['class']} {value}{inside}, {better} of {cases} cases better and {worse} worse"
+
+
 def latex(text: str) -> str:
     """Text with every special character of LaTeX escaped."""
     return "".join(_LATEX.get(character, character) for character in text)

@@ -69,9 +69,8 @@ def _page(section: Section, table: pd.DataFrame) -> dict[str, Any]:
     for (rule, metric), rows in table.groupby(["rule", "metric"], sort=False):
         published, not_counted = section.published(rule, metric), rows.loc[rows["class"] == MEAN, "not_counted"].sum()
         notes = _paragraphs("notes.txt.jinja", published=published, not_counted=not_counted)
-        drawn = [(pair, b64encode(svg).decode()) for pair, svg in _plots(section, rule, metric, rows, shown)]
-        title = {"metric": METRICS[metric], "rule": RULES[rule]}
-        parts.append({"grids": list(_grids(rule, metric, rows, shown)), "notes": notes, "plots": drawn, **title})
+        drawn = [(*texts, b64encode(svg).decode()) for *texts, svg in _plots(section, rule, metric, rows, shown)]
+        parts.append({"grids": list(_grids(rule, metric, rows, shown)), "notes": notes, "plots": drawn})
     return {
         "title": f"{section.definition.title}, {section.protocol}",
         "warnings": [f"† {line}: {names}" for line, names in (arms | pairs).items()]
@@ -103,15 +102,32 @@ def _grids(rule: str, name: str, rows: pd.DataFrame, shown: Sequence[str]) -> It
         yield f"Difference in {title}", pd.DataFrame(lines, columns=head), rules
 
 
-def _plots(section: Section, rule: str, name: str, rows: pd.DataFrame, shown: list[str]) -> Iterator[tuple[Any, bytes]]:
-    """The plots of one rule and metric as SVG: the means, with None, and each pair's difference, with the pair."""
-    metric = METRICS[name]
-    yield None, plots.bars(rows[rows["kind"] == SCORED], metric, shown)
+def _plots(
+    section: Section, rule: str, name: str, rows: pd.DataFrame, shown: list[str]
+) -> Iterator[tuple[str, str, bytes]]:
+    """The plots of one rule and metric: each one's caption, what it shows in words, and its SVG."""
+    metric, title = METRICS[name], f"{METRICS[name].title}, {RULES[rule]}"
+    scored = rows[rows["kind"] == SCORED]
+    arms = [part.to_dict("records") for _, part in scored.groupby("name", sort=False)]
+    spread = [any(row["sd"] > 0 for row in arm) for arm in arms]
+    bars = "; error bars: standard deviation over runs" if any(spread) else ""
+    some = ", where there are several" if bars and not all(spread) else ""
+    words = "; ".join(f"{arm[0]['name']}: {', '.join(map(cells.mean_in_words, arm))}" for arm in arms)
+    caption = f"{title}: mean of each class{bars}{some}; the axis covers their range alone"
+    yield caption, f"{title} [{metric.unit}]: {words}", plots.means(scored, metric, shown)
     for pair in section.pairs:
         sides = [arm.of(rule, name, pair.runs) for arm in (pair.selfreg, pair.stock)]
         selfreg, stock = (by_case(side, section.definition.classes) for side in sides)
-        found = rows[(rows["kind"] == DIFFERENCE) & (rows["name"] == pair.name)].set_index("class").loc[shown]
-        yield pair, plots.differences(selfreg - stock, metric, found.rename(columns={"value": "mean"}))
+        found = rows[(rows["kind"] == DIFFERENCE) & (rows["name"] == pair.name)].rename(columns={"value": "mean"})
+        words = "; ".join(map(cells.difference_in_words, found.to_dict("records")))
+        caption = f"{title}: {pair.selfreg.name} minus {pair.stock.name}"
+        drawn = plots.differences(selfreg - stock, metric, found.set_index("class").loc[shown])
+        side = "above" if metric.higher_is_better else "below"
+        yield (
+            f"{caption}, one point per case; {side} 0 is better",
+            f"{caption} [{metric.difference_unit}]: {words}",
+            drawn,
+        )
 
 
 def _rendered(template: str, **values: Any) -> str:
