@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, CaseError, Staging
+from nnunetv2_selfreg.reading import UnreadableError, check_whole
 
 Bytes = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -94,11 +95,14 @@ def write_picture(case: ArchiveCase, staging: Staging, foreground: Foreground, s
 
 def _read(path: Path) -> Image.Image:
     try:
+        check_whole(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from half of the limit on
             with Image.open(path) as picture:
                 picture.load()
                 return picture.copy()
+    except UnreadableError as error:
+        raise CaseError("unreadable", f"{path.name} ({error.reason})") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
         raise CaseError("unreadable", f"{path.name} ({reason})") from None

@@ -22,6 +22,7 @@ from nnunetv2_selfreg.benchmarks.run_files import RUN_COLUMNS, check_new, write_
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed, read_json
 from nnunetv2_selfreg.model_folder import CHECKPOINT, ModelFolder, load_checkpoint
+from nnunetv2_selfreg.reading import read_labels
 
 SAME_DATA = ("labels", "channel_names", "file_ending")  # in dataset.json, for a model and what it is scored on
 FOLDS = 5
@@ -223,11 +224,7 @@ def _read_pair(reader: Any, run: Run, file: str, classes: int) -> tuple[Labels, 
     """Reads a prediction and its reference, both (slices, height, width), and their spacing in mm."""
     maps, places = [], []
     for path in (run.predictions / file, run.references / file):
-        try:
-            labels, properties = reader.read_seg(str(path))
-        except Exception as error:  # each of nnU-Net's readers has its own
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise SelfRegError(f"{path} cannot be read: {reason}") from None
+        labels, properties = read_labels(reader, path)
         if len(labels) != 1:
             raise SelfRegError(f"{path} has {len(labels)} channels; a label map has one")
         unknown = sorted(set(np.unique(labels).tolist()) - set(range(classes + 1)))

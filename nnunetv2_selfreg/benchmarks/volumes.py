@@ -1,15 +1,14 @@
 """Volumes with labels, from NIfTI to what nnU-Net's SimpleITK reader takes; the geometry stays."""
 
-import gzip
-import os
-import zlib
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import SimpleITK
 
 from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, CaseError, Staging
+from nnunetv2_selfreg.reading import UnreadableError, check_whole, last_line
 
 MAX_VOXELS = 2**30
 
@@ -37,28 +36,21 @@ def write_volume(case: ArchiveCase, staging: Staging, values: Mapping[int, int])
         for kind, volume in (("images", image), ("labels", result)):
             SimpleITK.WriteImage(volume, staging.path(kind, case.part, case.name), True)
     except RuntimeError as error:
-        raise OSError(_last_line(error)) from None
+        raise OSError(last_line(error)) from None
 
 
 def _read(path: Path) -> SimpleITK.Image:
-    """Reads a volume of three axes, one channel and at most `MAX_VOXELS` voxels."""
+    """Reads a volume of three axes, one channel and at most `MAX_VOXELS` voxels, all of them finite."""
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
         size, channels = reader.GetSize(), reader.GetNumberOfComponents()
-        voxels = np.prod(size, dtype=float)
-        if len(size) != 3 or channels != 1 or voxels > MAX_VOXELS:
+        if len(size) != 3 or channels != 1 or prod(size) > MAX_VOXELS:
             raise CaseError("mismatching", f"{path.name} (size {size}, {channels} channels)")
-        # SimpleITK takes a file that was cut off, or damaged, for whole; going to the end unpacks and checks it
-        offset, bits = (float(reader.GetMetaData(key)) for key in ("vox_offset", "bitpix"))
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as content:
-            if content.seek(0, os.SEEK_END) < offset + voxels * bits / 8:
-                raise CaseError("unreadable", f"{path.name} (it ends before its last voxel)")
+        check_whole(path)
         return reader.Execute()
-    except (RuntimeError, OSError, EOFError, zlib.error) as error:
-        raise CaseError("unreadable", f"{path.name} ({_last_line(error)})") from None
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+    except UnreadableError as error:
+        raise CaseError("unreadable", f"{path.name} ({error.reason})") from None
+    except RuntimeError as error:
+        raise CaseError("unreadable", f"{path.name} ({last_line(error)})") from None

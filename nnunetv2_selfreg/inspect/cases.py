@@ -14,6 +14,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
 
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.reading import read_images, read_labels
 
 
 class CaseFiles(NamedTuple):
@@ -87,8 +88,8 @@ def prepare(files: CaseFiles, predictor: Any) -> PreparedCase:
     configuration, plans = predictor.configuration_manager, predictor.plans_manager
     description, reader = predictor.dataset_json, plans.image_reader_writer_class()
     try:
-        data, properties = reader.read_images([str(path) for path in files.images])
-        labels = None if files.label is None else reader.read_seg(str(files.label))[0]
+        data, properties = read_images(reader, files.images)
+        labels = None if files.label is None else read_labels(reader, files.label)[0]
         _check(files.name, data, labels, description)
         with redirect_stdout(StringIO()):
             data, labels, properties = configuration.preprocessor_class(verbose=False).run_case_npy(

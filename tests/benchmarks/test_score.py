@@ -262,6 +262,13 @@ def test_what_does_not_fit_is_named(acdc: Path, damage: Callable[[Path], Any], e
     assert expected in refusal(acdc)
 
 
+@pytest.mark.parametrize("folder", ["predictions", "labelsTs"])
+def test_a_file_that_was_cut_off_is_no_score(acdc: Path, folder: str) -> None:
+    path = acdc / folder / "patient002_frame01.nii.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert refusal(acdc).startswith(f"{path} cannot be read: ")
+
+
 def test_files_of_the_system_are_no_predictions(acdc: Path) -> None:
     (acdc / "predictions" / "._patient002_frame01.nii.gz").write_bytes(b"")
     (acdc / "predictions" / "summary.json").write_text("{}")

@@ -102,6 +102,28 @@ def test_a_map_that_is_not_finite_is_refused(flat, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["results"]
 
 
+@pytest.mark.parametrize("kind", ["images", "labels"])
+@pytest.mark.parametrize("trained", ["flat", "pictures"])
+def test_a_file_that_was_cut_off_is_refused_by_name(trained, kind, request, tmp_path, capsys):
+    trained = request.getfixturevalue(trained)
+    folders = {name: shutil.copytree(getattr(trained, name), tmp_path / name) for name in ("images", "labels")}
+    path = sorted(folders[kind].iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-50])
+    places = ["--images", folders["images"], "--labels", folders["labels"], "-o", tmp_path / "out"]
+    assert f"inspect: {path} cannot be read: " in refusal(capsys, trained.folder, *places)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_that_holds_nan_is_refused_by_name(flat, tmp_path, capsys):
+    folder = shutil.copytree(flat.images, tmp_path / "images")
+    path = sorted(folder.iterdir())[1]
+    values = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)).astype(np.float32)
+    values.flat[77] = np.nan
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values), path)
+    message = refusal(capsys, flat.folder, "--images", folder, "-o", tmp_path / "out")
+    assert message.endswith(f"inspect: {path} cannot be read: it holds NaN or infinite values")
+
+
 def test_a_reference_of_another_shape_is_refused(flat, tmp_path, capsys):
     shutil.copytree(flat.labels, tmp_path / "labels")
     shutil.copy(flat.labels / "case1.nii.gz", tmp_path / "labels" / "case0.nii.gz")
