@@ -58,20 +58,27 @@ class Step:
         self.teacher = teacher.detach()
         self.generator = generator
         self._compiled = compiled
-        self._pyramid = TeacherPyramid(self.teacher, partial(self.run, pooled))
+        self._pyramid = TeacherPyramid(self.teacher, partial(self.run, pooled, any_shape=True))
 
     def teacher_for(self, student: Tensor) -> Tensor:
         """The teacher on the grid on which it meets this student: the coarser one of both per axis."""
         return self._pyramid.at(student)
 
-    def run(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Calls a function of tensors; compiled, it becomes a few kernels, and must not read a tensor's value."""
-        return (_compiled(function) if self._compiled else function)(*arguments, **named)
+    def run(self, function: Callable[..., Any], *arguments: Any, any_shape: bool = False, **named: Any) -> Any:
+        """Calls a function of tensors; compiled, it becomes a few kernels, and must not read a tensor's value.
+
+        Args:
+            function: The function.
+            *arguments: As the function takes them.
+            any_shape: Whether what is compiled once serves maps of every shape, instead of one compilation each.
+            **named: As the function takes them.
+        """
+        return (_compiled(function, any_shape) if self._compiled else function)(*arguments, **named)
 
 
 @cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, fullgraph=True)
+def _compiled(function: Callable[..., Any], any_shape: bool) -> Callable[..., Any]:
+    return torch.compile(function, fullgraph=True, dynamic=any_shape)
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,8 @@ def _consistency(students: Sequence[Tensor], step: Step) -> TermLosses:
         gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, channels: tuple[Tensor, Tensor]
     ) -> Tensor:
         teacher = step.teacher_for(feature)
-        found: Tensor = step.run(add_consistency_gradient, gradient, feature, factor, in_place, teacher, channels)
+        arguments = gradient, feature, factor, in_place, teacher, channels
+        found: Tensor = step.run(add_consistency_gradient, *arguments, any_shape=True)
         return found
 
     values = step.run(consistencies, students, step.teacher, drawn)
@@ -178,7 +186,9 @@ def _consistency(students: Sequence[Tensor], step: Step) -> TermLosses:
 
 def _distillation(students: Sequence[Tensor], step: Step) -> TermLosses:
     values, partners = step.run(distillations, students)
-    return TermLosses(values, [partial(step.run, add_distillation_gradient, partner=partner) for partner in partners])
+    return TermLosses(
+        values, [partial(step.run, add_distillation_gradient, any_shape=True, partner=partner) for partner in partners]
+    )
 
 
 SCR = Term("scr", "SCR", _consistency, colour="#0072B2")

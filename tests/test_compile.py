@@ -1,71 +1,118 @@
-"""torch.compile, forced on the CPU through inductor: one graph, the same loss, the same gradients."""
+"""torch.compile, forced on the CPU through inductor: one graph, the same loss, the same gradients, in their place."""
+
+import re
 
 import pytest
 import torch
 from networks import plain_unet, selfreg_settings
 from test_criterion import BaseLoss, batch
 
+from nnunetv2_selfreg.compat import compile_with_hooks
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.taps import StageTaps
 
-
-def step(compiled: bool, taps: str = "stages"):
-    """Loss and gradients of one training step, as nnU-Net compiles: the network first, then the hooks."""
-    torch._dynamo.reset()
-    network = plain_unet(features=(4, 6, 8))
-    called = torch.compile(network) if compiled else network
-    settings = selfreg_settings(taps=taps)
-    criterion = SelfRegCriterion(BaseLoss(), StageTaps(network, settings), settings, torch.device("cpu"))
-    images, target = batch()
-    loss = criterion(called(images), target)
-    loss.backward()
-    # a parameter that the loss does not read: no gradient, or zeros where it was compiled
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters()]
-    return loss.detach(), gradients, criterion.take_means()
+CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("taps", ["stages", "first_and_last"])
-def test_compiled_step_is_the_eager_step(taps):
-    eager, compiled = step(False, taps), step(True, taps)
-    torch.testing.assert_close(compiled[0], eager[0], rtol=1e-4, atol=1e-5)
-    for found, expected in zip(compiled[1], eager[1], strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    assert compiled[2] == pytest.approx(eager[2], rel=1e-4)
+class Training:
+    """A network with its criterion, as the trainer makes them: the network is compiled first, then tapped."""
+
+    def __init__(self, compiled=True, backend="aot_eager", terms_compiled=False, **given):
+        self.network = plain_unet(features=(4, 6, 8))
+        self.called = torch.compile(self.network, backend=backend) if compiled else self.network
+        if compiled:
+            compile_with_hooks()
+        settings = selfreg_settings(**given)
+        taps = StageTaps(self.network, settings)
+        self.criterion = SelfRegCriterion(BaseLoss(), taps, settings, CPU, compiled=terms_compiled)
+
+    def step(self, autocast=False):
+        """Loss and gradients of one training step."""
+        self.network.zero_grad()
+        images, target = batch()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = self.criterion(self.called(images), target)
+        loss.backward()
+        # a parameter that the loss does not read: no gradient, or zeros where it was compiled
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.network.parameters()]
+        return loss.detach(), gradients
+
+
+def assert_same(found, expected, relative=1e-3):
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
+    for gradient, wanted in zip(found[1], expected[1], strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=relative, atol=1e-4)
+
+
+@pytest.mark.parametrize(("taps", "backend"), [("stages", "inductor"), ("first_and_last", "aot_eager")])
+def test_compiled_step_is_the_eager_step(taps, backend):
+    eager, compiled = Training(False, taps=taps), Training(backend=backend, terms_compiled=True, taps=taps)
+    assert_same(compiled.step(), eager.step())
+    assert compiled.criterion.take_means() == pytest.approx(eager.criterion.take_means(), rel=1e-4)
+
+
+def test_compiled_terms_of_half_precision_maps_are_the_eager_ones():
+    """The network is eager here, so both see the same rounded maps."""
+    eager, compiled = Training(False), Training(False, terms_compiled=True)
+    assert_same(compiled.step(autocast=True), eager.step(autocast=True))
+    assert compiled.criterion.take_means() == pytest.approx(eager.criterion.take_means(), rel=1e-4)
 
 
 def test_hooks_do_not_break_the_graph():
-    network = plain_unet()
-    StageTaps(network)
-    torch._dynamo.reset()
-    explained = torch._dynamo.explain(network)(batch()[0])
+    training = Training()
+    explained = torch._dynamo.explain(training.network)(batch()[0])
     assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
-def test_compiled_validation_fills_no_tap():
-    torch._dynamo.reset()
-    network = plain_unet()
-    taps = StageTaps(network)
-    compiled = torch.compile(network, backend="aot_eager")
+def test_each_gradient_is_added_where_the_backward_pass_is():
+    """Between the layers around its map; at the start of the pass it would add to the peak of memory."""
+    training = Training(backend="inductor")
+    training.step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        training.step()
+    letters = {"aten::convolution_backward": "c", "nnunetv2_selfreg::add_gradients": "a"}
+    events = sorted(profile.events(), key=lambda event: event.time_range.start)
+    happened = "".join(letters.get(event.name, "") for event in events)
+    # the decoder's last stage, its other stage, the bottleneck, the encoder's other stages
+    assert re.fullmatch(r"c+ac+ac+ac+", happened), happened
+
+
+def test_a_graph_is_not_taken_for_a_network_with_other_hooks():
+    """In one process, without a reset between: stock, SelfReg, stock again, and SelfReg with other taps."""
     images = batch()[0]
-    compiled(images)
-    assert taps.take() is not None
-    network.eval()
+
+    def stock():
+        network = plain_unet(features=(4, 6, 8))
+        called = torch.compile(network, backend="aot_eager")
+        called(images)
+        return called
+
+    first = stock()
+    trainings = [Training(), Training(decoder_stages=[]), Training(taps="first_and_last")]
+    expected = [Training(False), Training(False, decoder_stages=[]), Training(False, taps="first_and_last")]
+    second = stock()
+    for _ in range(2):  # also once more, when all are compiled
+        for training, eager in zip(trainings, expected, strict=True):
+            assert_same(training.step(), eager.step())
+            for called in (first, second):
+                called(images)
+        for training in trainings:
+            assert training.criterion.taps.take() is None
+
+
+def test_compiled_validation_fills_no_tap():
+    training = Training()
+    images = batch()[0]
+    training.called(images)
+    assert training.criterion.taps.take() is not None
+    training.network.eval()
     with torch.no_grad():
-        compiled(images)
-    assert taps.take() is None
+        training.called(images)
+    assert training.criterion.taps.take() is None
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_network_of_which_only_a_part_is_compiled_trains_as_the_eager_one(part):
-    torch._dynamo.reset()
-    network = plain_unet(features=(4, 6, 8))
-    criterion = SelfRegCriterion(BaseLoss(), StageTaps(network), selfreg_settings(), torch.device("cpu"))
-    setattr(network, part, torch.compile(getattr(network, part), backend="aot_eager"))
-    images, target = batch()
-    loss = criterion(network(images), target)
-    loss.backward()
-    expected, gradients, _ = step(False)
-    torch.testing.assert_close(loss.detach(), expected, rtol=1e-4, atol=1e-5)
-    for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-        found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4)
+    training = Training(False)
+    setattr(training.network, part, torch.compile(getattr(training.network, part), backend="aot_eager"))
+    assert_same(training.step(), Training(False).step())
