@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+
+from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS, PROTOCOLS
 
 EXAMPLE = Path(__file__).parents[2] / "examples/leaderboard"
 SNAKEMAKE = Path(sysconfig.get_path("scripts")) / "snakemake"
@@ -49,13 +52,48 @@ def archives(tmp_path: Path) -> Path:
         ([], "no archive is given: --config acdc=ACDC.zip"),
         (["smoke=false"], "no archive is given: --config acdc=ACDC.zip"),
         (["only=[acdc]", "glas=GlaS.zip"], "no archive is given: --config acdc=ACDC.zip"),
-        (["only=[acdcc]", "acdc=ACDC.zip"], "only: acdcc is unknown; known: acdc, synapse, glas, glas224,"),
+        (
+            ["only=[acdcc]", "acdc=ACDC.zip", "edit_plans=mine.py", "trainers=[nnUNetTrainer,nnUNetTrainerSelfRegg]"],
+            "only: acdcc is unknown; known: acdc, synapse, glas, glas224,.*\n"
+            "edit_plans: .*/mine.py is no file\n"
+            "trainers: nnU-Net finds no nnUNetTrainerSelfRegg[;:] .*\n",
+        ),
+        (
+            [
+                "acdc=ACDC.zip",
+                "fold=0",
+                "folds=[7]",
+                "device=gpu",
+                "trainers=[mine]",
+                "allow_incomplete=maybe",
+                "work=3",
+            ],
+            "fold: unknown; known: work, device, gpus, trainers, .*\n"
+            "work: 3 is not of type 'string'\n"
+            "device: 'gpu' is not one of \\['cuda', 'cpu', 'mps'\\]\n"
+            "trainers.0: 'mine' does not match .*\n"
+            "folds.0: 7 is not one of .*\n"
+            "allow_incomplete: 'maybe' is not of type 'boolean'\n",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_said(archives: Path, settings: list[str], message: str) -> None:
     code, output = dry_run(archives, *(["--config", *settings] if settings else []))
     assert code == 1
-    assert message in output
+    assert re.search(message, output), output
+    assert not [path for path in archives.rglob("*") if path.is_file() and path.suffix != ".zip"]
+
+
+def test_every_file_of_settings_fits_the_schema() -> None:
+    """Also those that a test does not run; a benchmark of the registry is known to the workflow."""
+    schema = yaml.safe_load((EXAMPLE / "config.schema.yaml").read_text())
+    config = yaml.safe_load((EXAMPLE / "config.yaml").read_text())
+    assert config.keys() | {"smoke"} == schema["properties"].keys()
+    assert {name for benchmark in config["benchmarks"].values() for name in benchmark["scores"]} == PROTOCOLS.keys()
+    archives = schema["properties"]["benchmarks"]["additionalProperties"]["properties"]["archive"]["enum"]
+    assert set(archives) == BENCHMARKS.keys()
+    for name in ("smoke", "paper"):
+        assert yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text()).keys() <= config.keys()
 
 
 def test_single_words_stand_for_lists(archives: Path) -> None:
@@ -159,6 +197,11 @@ def test_smoke_run_killed_and_resumed(tmp_path: Path, stock_trainers: None, only
         assert "2 of 5 folds in the ensemble" in arm["incomplete"]
     for arm in sections.get(("glas224", each_alone), {"arms": []})["arms"]:
         assert "2 of 5 folds" in arm["incomplete"]
+
+    # scores are made anew where they lie
+    scores = {path: path.stat().st_mtime_ns for path in (work / "scores").iterdir()}
+    finish([*run, "--forcerun", "score"], folder)
+    assert all(path.stat().st_mtime_ns > before for path, before in scores.items())
 
     # a training that is killed goes on from its checkpoint
     fold = work / "nnUNet_results/Dataset027_ACDC/nnUNetTrainerSelfReg_5epochs__nnUNetPlansSmoke__2d/fold_0"

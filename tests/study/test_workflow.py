@@ -23,3 +23,37 @@ def test_every_run_is_trained_once(study, tmp_path):
     counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2 and line[0].isalpha())
     assert int(counts["train"]) == expected
     assert counts["preprocess"] == "2"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
+@pytest.mark.parametrize(
+    ("change", "settings", "expected"),
+    [
+        (
+            {},
+            "device=gpu onli=0",
+            ["onli: unknown; known: study, work,", "device: 'gpu' is not one of ['cuda', 'cpu', 'mps']"],
+        ),
+        (
+            {
+                "length": "_11epochs",
+                "runs": [{"data": "heart", "arms": ["stok"], "dataset": "x", "folds": [0], "repetition": 0}],
+            },
+            "only=3",
+            [
+                "runs.0.data: heart is unknown; known: hippocampus, acdc",
+                "runs.0.arms: stok is unknown; known: stock, selfreg",
+                "only: there is no run 3; the last is 0",
+                "trainers: nnU-Net finds no nnUNetTrainer_11epochs",
+            ],
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_said(change, settings, expected, tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text(yaml.safe_dump(yaml.safe_load((STUDY / "full.yaml").read_text()) | change, sort_keys=False))
+    command = f"-m snakemake -s {STUDY / 'Snakefile'} -n --cores 2 --config study={study} work={tmp_path} {settings}"
+    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True)
+    assert done.returncode == 1
+    for line in expected:
+        assert f"\n{line}" in done.stdout + done.stderr
