@@ -43,15 +43,23 @@ def plot_progress(logging: Mapping[str, Sequence[float]], terms: Sequence[Term],
         upper, lower = plot.subplots(2, 1, sharex=True)
         curves = [(upper, term.title, term.colour, logging.get(term.name, ())) for term in terms]
         curves += [(lower, "share", SHARE_COLOUR, [100 * value for value in logging.get(SHARE, ())])]
+        epochs = max(len(values) for *_, values in curves)
+        marker = "o" if epochs <= 50 else None  # a point alone has no line
         for axis, label, colour, values in curves:
             if values:
-                axis.plot(range(len(values)), values, color=colour, label=label, linewidth=2, marker="o", markersize=3)
+                axis.plot(
+                    range(len(values)), values, color=colour, label=label, linewidth=2, marker=marker, markersize=3
+                )
         upper.set_ylabel("mean over the epoch,\nunweighted")
         upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=max(2, len(terms)), frameon=False)
         lower.set_ylabel("share of the weighted terms\nin the training loss [%]")
         lower.set_xlabel("epoch")
-        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        margin = max(0.5, 0.02 * epochs)
+        lower.set_xlim(-margin, epochs - 1 + margin)
         for axis in (upper, lower):
+            axis.update_datalim([(0, 0)])
+            axis.autoscale_view()
             axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
         with new_file(Path(output_folder) / "selfreg.png") as partial:

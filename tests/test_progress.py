@@ -1,0 +1,39 @@
+"""`selfreg.png`: ticks at whole epochs and no curve cut off, from the first epoch on."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from nnunetv2_selfreg.progress import plot_progress
+from nnunetv2_selfreg.terms import BUILT_IN, SHARE
+
+
+def logging(epochs):
+    curves = np.random.default_rng(0).uniform(0.2, 0.21, (len(BUILT_IN) + 1, epochs)).tolist()
+    return dict(zip([*(term.name for term in BUILT_IN), SHARE], curves, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (1000, [0, 200, 400, 600, 800])]
+)
+def test_ticks_are_epochs(epochs, expected, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda plot, path, **_: (drawn.append(plot), path.touch()))
+    plot_progress(logging(epochs), BUILT_IN, tmp_path)
+    for axis in drawn[0].axes:
+        low, high = axis.get_xlim()
+        ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
+        assert ticks[: len(expected)] == expected
+        assert low < 0 <= epochs - 1 < high
+        highest = max(max(line.get_ydata()) for line in axis.lines)
+        assert axis.get_ylim()[0] == 0
+        assert axis.get_ylim()[1] > 1.02 * highest
+
+
+def test_epochs_without_values_leave_a_gap(tmp_path):
+    """Epochs of a training that was stock at first are not a number."""
+    for values in (logging(1), dict.fromkeys(logging(1), [float("nan")])):
+        plot_progress(values, BUILT_IN, tmp_path)
+        with Image.open(tmp_path / "selfreg.png") as picture:
+            assert picture.size == (1350, 1050)
