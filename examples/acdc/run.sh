@@ -65,7 +65,7 @@ fi
 # 5. score them
 # shellcheck disable=SC2086
 nnUNetv2_selfreg leaderboard score acdc "$predictions" "$raw/labelsTs" --dataset-json "$raw/dataset.json" \
-    --model "$model" --folds $folds -o "$work/results/$row.csv"
+    --model "$model" --folds $folds -o "$work/results/$row.csv" --overwrite
 
 # 6. the table: every trainer that was scored so far, and the published numbers
 nnUNetv2_selfreg leaderboard table "$work/results"
