@@ -18,7 +18,7 @@ from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.inspect.cases import PreparedCase, find_cases, prepare, spread
 from nnunetv2_selfreg.inspect.channels import Floats, Moments, RunningMean, channel_measures
 from nnunetv2_selfreg.inspect.gradcam import GradCamView, grad_cam, in_class_share, telling_slices
-from nnunetv2_selfreg.inspect.model import InspectedModel, Target, check_comparable, common_fold
+from nnunetv2_selfreg.inspect.model import InspectedModel, Target, check_comparable, common_fold, told_apart
 from nnunetv2_selfreg.inspect.values import AREA, IN_CLASS, INPUT, KEYS, NO_MASS, STUDENTS
 from nnunetv2_selfreg.losses import importance
 from nnunetv2_selfreg.terms import Step
@@ -31,12 +31,21 @@ Values = dict[tuple[str, str, str], float]
 
 
 class Inspection:
-    """What was measured of one model over the cases that were added; `letter` is `A` or `B` in a comparison."""
+    """What was measured of one run of a model, a fold of a repetition, over the cases that were added.
 
-    def __init__(self, model: InspectedModel, letter: str = "") -> None:
+    Args:
+        model: The run's network.
+        letter: `A` or `B` in a comparison.
+        run: The run's name among the model's runs.
+        name: The model's name; default: its folder's.
+    """
+
+    def __init__(self, model: InspectedModel, letter: str = "", run: str = "", name: str = "") -> None:
         self.model, self.letter = model, letter
+        self.run, self.name = run or f"fold {model.fold}", name or model.folder.name
         self.prefix = f"{letter}, " if letter else ""
-        self.label = f"{letter}: {model.folder.name}" if letter else model.folder.name
+        self.label = f"{letter}: {self.name}" if letter else self.name
+        self.full_label = f"{self.label}, {self.run}"
         self.cases: dict[str, Values] = {}
         self.patches: dict[str, int] = {}  # how many each case has
         self.grids: dict[str, tuple[int, ...]] = {}  # each stage's channels and grid
@@ -51,7 +60,7 @@ class Inspection:
     def values(self) -> pd.DataFrame:
         """The values of all cases, a frame as `values.py` describes it."""
         rows = [(case, *key, value) for case, values in self.cases.items() for key, value in values.items()]
-        return pd.DataFrame(rows, columns=["case", *KEYS, "value"]).assign(model=self.letter)
+        return pd.DataFrame(rows, columns=["case", *KEYS, "value"]).assign(model=self.letter, run=self.run)
 
     def ranking(self, stage: str) -> NDArray[np.int64]:
         """A stage's channels from the most to the least important, `(C,)`."""
@@ -168,31 +177,28 @@ def stage_draws(case: str, number: int, stage: str, device: torch.device) -> tor
 
 
 def measure(parsed: argparse.Namespace) -> tuple[list[Inspection], dict[str, Any]]:
-    """Measures each model of a command line on each case.
+    """Measures each run of each model of a command line on each case.
 
     Returns:
-        The inspections, and what was asked for, by name; SelfRegError if something is not there or does not fit.
+        The inspections, the first model's and then the other's, in the same order of runs, and what was asked for, by
+        name. Grad-CAM is kept to be shown of the first run of each. SelfRegError if something is not there or does not
+        fit.
     """
     if parsed.device == "cuda" and not torch.cuda.is_available():
         raise SelfRegError("--device cuda: PyTorch finds no such device here; use --device cpu")
     device = parsed.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    folders = [parsed.model] + ([parsed.compare] if parsed.compare else [])
-    fold = parsed.fold or common_fold(folders, parsed.checkpoint)
-    models = [InspectedModel(folder, fold, parsed.checkpoint, device) for folder in folders]
-    if len(models) == 2:
-        check_comparable(*models)
-    model = models[0]
+    inspections = _runs(parsed, device)
+    model = inspections[0].model
     ending = model.predictor.dataset_json["file_ending"]
     found = find_cases(parsed.images, parsed.labels, ending, model.channels, model.is_natural)
     cases = spread(found, parsed.cases)
     shown = [case.name for case in spread(cases, SHOWN)]
-    letters = "AB" if len(models) == 2 else [""]
-    inspections = [Inspection(model, letter) for model, letter in zip(models, letters, strict=True)]
     with tqdm(cases, unit="case") as progress:
         for files in progress:
             progress.set_description(files.name)
             for inspection in inspections:
-                inspection.add(prepare(files, inspection.model.predictor), files.name in shown)
+                show = files.name in shown and inspection.run == inspections[0].run
+                inspection.add(prepare(files, inspection.model.predictor), show)
     return inspections, {
         "checkpoint": parsed.checkpoint,
         "reference": parsed.labels is not None,
@@ -202,3 +208,32 @@ def measure(parsed: argparse.Namespace) -> tuple[list[Inspection], dict[str, Any
         "shown_as": "RGB" if model.is_rgb else "grey",
         "device": device,
     }
+
+
+def _runs(parsed: argparse.Namespace, device: str) -> list[Inspection]:
+    """Every fold of every repetition of each model, loaded; SelfRegError if they do not belong together."""
+    sides = [parsed.model] + ([parsed.compare] if parsed.compare else [])
+    if len({len(folders) for folders in sides}) > 1:
+        raise SelfRegError(
+            f"{len(parsed.model)} repetitions and --compare {len(parsed.compare)} cannot be paired; give as many of both"
+        )
+    for folders in sides:
+        if len({folder.resolve() for folder in folders}) < len(folders):
+            raise SelfRegError(f"{folders[0]} is given twice; a repetition is another training, in another folder")
+        if len({folder.resolve().name for folder in folders}) > 1:
+            names = " and ".join(map(str, folders))
+            raise SelfRegError(f"{names} are not repetitions of one model, their names differ; see --compare")
+    paths = [folder for folders in sides for folder in folders]
+    folds = dict.fromkeys(parsed.folds or [common_fold(paths, parsed.checkpoint)])
+    letters = "AB" if len(sides) == 2 else [""]
+    inspections = []
+    for letter, name, folders in zip(letters, told_apart([folders[0] for folders in sides]), sides, strict=True):
+        for repetition, folder in enumerate(folders):
+            for fold in folds:
+                model = InspectedModel(folder, fold, parsed.checkpoint, device)
+                run = f"fold {model.fold}"
+                run = f"repetition {repetition + 1}, {run}" if len(folders) > 1 else run
+                inspections.append(Inspection(model, letter, run, name))
+    for other in inspections[1:]:
+        check_comparable(inspections[0].model, other.model)
+    return inspections

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.inspect.values import MEASURES
 from nnunetv2_selfreg.model_folder import ModelFolder, load_checkpoint
 from nnunetv2_selfreg.settings import KEY, STAGES, SelfRegSettings
@@ -29,6 +30,7 @@ class InspectedModel:
     """One fold of a trained model, loaded: by default the first that has the checkpoint; SelfRegError if none has."""
 
     def __init__(self, path: Path, fold: str | None, checkpoint: str, device: str) -> None:
+        self.given = path.as_posix()  # as the user wrote it
         self.folder = folder = ModelFolder.open(path)
         if previous := folder.resolved.get("previous_stage"):
             raise SelfRegError(f"{folder.name} also takes the prediction of {previous}; inspect that one instead")
@@ -45,9 +47,13 @@ class InspectedModel:
         terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
         # by the measure's name, which another measure may have
         self.terms = {f"{name}_term" if name in MEASURES else name: term for name, term in terms.items()}
+        # of the terms that the training added, by their titles; empty without SelfReg
+        weights = folder.settings.weights if folder.settings else {}
+        self.weights = {terms[name].title: weight for name, weight in weights.items()}
         self.targets = _targets(self.predictor)
         content = load_checkpoint(file)
         self.epochs = int(content.get("current_epoch", 0))
+        self.dice = _validation_dice(file.parent / "validation" / "summary.json")
         names = {measure: term.name for measure, term in self.terms.items()}
         names |= {name: name for name in (SHARE, "mean_fg_dice", "ema_fg_dice")}
         logged = content.get("logging") or {}
@@ -109,6 +115,20 @@ def check_comparable(first: InspectedModel, second: InspectedModel) -> None:
         if one != other:
             names = " and ".join(model.folder.name for model in models)
             raise SelfRegError(f"{names} cannot be compared: their {what} differ, {one} and {other}")
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """The ends of the paths, with as many folders in front of the last as it takes to tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    most = max(map(len, parts))
+    counts = (count for count in range(1, most) if len({each[-count:] for each in parts}) == len(set(parts)))
+    shown = next(counts, most)
+    return ["/".join(each[-shown:]) for each in parts]
+
+
+def _validation_dice(summary: Path) -> float | None:
+    """The mean Dice over classes that nnU-Net's validation of the fold wrote; None where it has not run."""
+    return read_json(summary).get("foreground_mean", {}).get("Dice") if summary.is_file() else None
 
 
 def _targets(predictor: Any) -> list[Target]:

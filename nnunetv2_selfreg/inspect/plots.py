@@ -29,33 +29,38 @@ DENSEST = 20.0
 
 
 def draw_by_stage(
-    inspections: Sequence[Inspection], values: pd.DataFrame, panels: Mapping[tuple[str, str], str], columns: int = 1
+    inspections: Sequence[Inspection],
+    values: pd.DataFrame,
+    panels: Mapping[tuple[str, str], str],
+    unit: str = "case",
+    columns: int = 1,
 ) -> Figure:
-    """Every case as a dot, and mean and standard deviation over cases, by stage; models beside each other.
+    """Every unit as a dot, and mean and standard deviation over units, by stage; models beside each other.
 
     Beside in-class shares a dotted line is the class's share of the area.
 
     Args:
-        inspections: One model, or the two of a comparison.
-        values: A frame of values, of the models or of their differences.
+        inspections: The runs of one model, or of the two of a comparison.
+        values: A frame that `units` gave, of the models or of their differences.
         panels: The panels' titles by measure and class.
+        unit: What a unit is, in a word.
         columns: How many panels stand beside each other at most.
     """
     stages, letters = list(inspections[0].model.stages), list(values["model"].unique())
     is_difference = DIFFERENCE in letters
     limits = (0, 1) if next(iter(panels))[0] == IN_CLASS and not is_difference else (-np.inf, np.inf)
     titles = {each.letter: each.label for each in inspections}
-    titles[DIFFERENCE] = "mean and standard deviation over cases"
+    titles[DIFFERENCE] = f"mean and standard deviation over {unit}s"
     columns = min(columns, len(panels))
     plot, axes = _panels(panels.values(), columns, max(9, 4.2 * columns), 2.3)
     for axis, (measure, target) in zip(axes, panels, strict=True):
         of_class = values[values["class"] == target].dropna(subset="value")
         for letter, found in of_class[of_class["measure"] == measure].groupby("model"):
-            by_case = found.pivot(index="stage", columns="case", values="value").reindex(stages)
+            by_unit = found.pivot(index="stage", columns="unit", values="value").reindex(stages)
             x = np.arange(len(stages)) + 0.3 * (letters.index(letter) - (len(letters) - 1) / 2)
-            dots = x[:, None] + np.linspace(-0.1, 0.1, by_case.shape[1] + 2)[1:-1]
-            axis.plot(dots, by_case, "o", markersize=2.5, color=COLOURS[letter], alpha=0.4, label="one case")
-            mean, sd = by_case.mean(axis=1), by_case.std(axis=1).fillna(0)
+            dots = x[:, None] + np.linspace(-0.1, 0.1, by_unit.shape[1] + 2)[1:-1]
+            axis.plot(dots, by_unit, "o", markersize=2.5, color=COLOURS[letter], alpha=0.4, label=f"one {unit}")
+            mean, sd = by_unit.mean(axis=1), by_unit.std(axis=1).fillna(0)
             bars = [(mean - limits[0]).clip(0, sd), (limits[1] - mean).clip(0, sd)]
             style = MARKER | {"color": COLOURS[letter], "marker": MARKERS[letter], "label": titles[letter]}
             axis.errorbar(x, mean, bars, **style)
@@ -86,7 +91,7 @@ def draw_ranking(inspections: Sequence[Inspection]) -> Figure:
         for inspection in inspections:
             ranked = inspection.importance[stage].value()[inspection.ranking(stage)]
             ranks, colour = (np.arange(len(ranked)) + 0.5) / len(ranked), COLOURS[inspection.letter]
-            axis.plot(ranks, ranked, color=colour, label=inspection.label)
+            axis.plot(ranks, ranked, color=colour, label=inspection.full_label)
         axis.axvline(0.5, color="black", linewidth=0.6)
         axis.axhline(0, color="0.3", linewidth=0.6, linestyle=":")
         axis.set_xticks([0, 0.5, 1])
@@ -99,7 +104,7 @@ def draw_ranking(inspections: Sequence[Inspection]) -> Figure:
 
 
 def draw_training(inspections: Sequence[Inspection], titles: Mapping[str, str]) -> Figure:
-    """What the checkpoints logged, by epoch; a panel for each logged name, with its title."""
+    """What the checkpoints logged, by epoch, a curve for each run; a panel for each logged name, with its title."""
     plot, axes = _panels(titles.values(), 2, 9, 2.5)
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         logged = [each for each in inspections if name in each.model.logging]
@@ -118,8 +123,8 @@ def draw_training(inspections: Sequence[Inspection], titles: Mapping[str, str]) 
 def draw_grad_cam(inspections: Sequence[Inspection], which: tuple[str, str, int]) -> Figure:
     """One class of one case: beside image, reference and prediction the map of each stage, encoder above decoder.
 
-    Stages of one resolution stand in one column. The colour says how many times denser than its mean a map is, on a
-    square root's scale; at its top is what a map would have that lies wholly and evenly inside the class.
+    The colour says how many times denser than its mean a map is, on a square root's scale; at its top is what a map
+    would have that lies wholly and evenly inside the class.
 
     Args:
         inspections: One model, or the two of a comparison.
@@ -128,13 +133,14 @@ def draw_grad_cam(inspections: Sequence[Inspection], which: tuple[str, str, int]
     views = {each.prefix: each.views[which] for each in inspections if which in each.views}
     first, unit = next(iter(views.values())), "pixels" if inspections[0].model.is_natural else "mm"
     stages, panel_height = inspections[0].model.stages, 1.7 * first.size[0] / first.size[1] + 0.7
-    plot, axes = _stage_axes(list(views), stages, 2.1, panel_height, ("reference", "prediction"))
+    beside = ("prediction", ".") if first.reference is None else ("reference", "prediction")
+    plot, axes = _stage_axes(list(views), stages, 2.1, panel_height, beside)
     # the square root keeps weak maps visible
     densest = float(np.clip(1 / max(view.area for view in views.values()), 2, DENSEST))
     norm = PowerNorm(0.5, 0, densest)
     for prefix, view in views.items():
-        masks = {"reference": view.reference, "prediction": view.prediction}
         explained = "prediction" if view.reference is None else "reference"
+        masks = {"prediction": view.prediction} | ({} if view.reference is None else {"reference": view.reference})
         height, width = view.size
         for name in (*masks, *stages):
             axis, heat = axes[prefix + name], view.heat.get(name)
@@ -144,11 +150,11 @@ def draw_grad_cam(inspections: Sequence[Inspection], which: tuple[str, str, int]
             axis.imshow(shown, extent=extent, interpolation="nearest", **colours)
             outline = name if name in masks else explained
             mask = masks[outline]
-            if mask is not None and mask.any() and not mask.all():
+            if mask.any() and not mask.all():
                 axis.contour(mask, [0.5], colors=OUTLINES[outline], linewidths=1, extent=extent, origin="upper")
                 axis.plot([], [], color=OUTLINES[outline], label=f"outline of the {outline}")
             if name in masks:
-                title = name if mask is not None and mask.any() else f"no {name}"
+                title = name if mask.any() else f"{name}: not seen here"
             else:
                 title = short(name)
                 if heat is None:
@@ -166,7 +172,7 @@ def draw_grad_cam(inspections: Sequence[Inspection], which: tuple[str, str, int]
     bar.ax.yaxis.set_major_formatter("{x:g}")
     places = dict.fromkeys(view.place for view in views.values() if view.place)
     title = ", ".join([f"Grad-CAM of {which[1]}", f"case {which[0]}", *places])
-    _legend(plot, [title, *(each.label for each in inspections)])
+    _legend(plot, [title, *(each.full_label for each in inspections)])
     return plot
 
 
@@ -190,17 +196,17 @@ def draw_similarity(inspections: Sequence[Inspection]) -> Figure:
     _colour_bar(plot, axes, norm, SIGNED, "correlation over space, mean of the cases")
     plot.supxlabel("channel, from the most to the least important in IFD's ranking", fontsize=9)
     plot.supylabel("channel", fontsize=9)
-    _legend(plot, [each.label for each in inspections])
+    _legend(plot, [each.full_label for each in inspections])
     return plot
 
 
 def _stage_axes(
     models: Sequence[str], stages: Collection[str], width: float, height: float, beside: Any = (), **options: Any
 ) -> tuple[Figure, dict[str, Any]]:
-    """A plot with a panel of that size for each model and stage, the encoder's above the decoder's of its resolution.
+    """A plot with a panel of that size for each model and stage in the order of the forward pass, encoder above decoder.
 
     Panels are called by what is given for the model and the stage's name. `beside` names one more panel left of the
-    encoder, and one left of the decoder.
+    encoder, and one left of the decoder; `.` is none.
     """
     rows = [[*more, *row] for more, row in zip([beside[:1], beside[1:]], stage_rows(stages), strict=True)]
     panels = [[name if name == "." else model + name for name in row] for model in models for row in rows]

@@ -11,7 +11,7 @@ from nnunetv2_selfreg.files import new_folder
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Inspects one model, or compares two.
+    """Inspects one model, or compares two, of each one or several trainings.
 
     Args:
         arguments: The command line after `nnUNetv2_selfreg inspect`.
@@ -49,13 +49,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "channels are, of an nnU-Net v2 model trained with SelfReg or not; all but the second stage of the cascade.",
     )
     add = parser.add_argument
-    add("model", type=Path, metavar="MODEL_FOLDER", help="nnUNet_results/DATASET/TRAINER__PLANS__CONFIG")
-    add("--compare", type=Path, metavar="MODEL_FOLDER", help="another model, on the same cases")
+    folder = "nnUNet_results/DATASET/TRAINER__PLANS__CONFIG; more of them are repetitions of the same training"
+    add("model", type=Path, nargs="+", metavar="MODEL_FOLDER", help=folder)
+    another = "another model, on the same cases; once for each repetition"
+    add("--compare", type=Path, action="append", metavar="MODEL_FOLDER", help=another)
     images = "images named as nnU-Net's, or one of them"
     add("--images", type=Path, required=True, metavar="FOLDER|CASE", help=images)
     add("--labels", type=Path, metavar="FOLDER", help="their references; default: the predictions")
     add("-o", dest="output", type=Path, required=True, metavar="OUT", help="new folder for the report")
-    add("-f", dest="fold", metavar="FOLD", help="default: the first that has the checkpoint")
+    add("-f", dest="folds", nargs="+", metavar="FOLD", help="one or several; default: the first with the checkpoint")
     add("-chk", dest="checkpoint", default="checkpoint_final.pth", help="default: checkpoint_final.pth")
     add(
         "--cases",

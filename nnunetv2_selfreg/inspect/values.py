@@ -1,13 +1,13 @@
-"""Means and spreads over cases, paired differences of two models, and what they say; everything is a pandas frame.
+"""Means and spreads over cases or trainings, and paired differences of two models; everything is a pandas frame.
 
-A frame of values has a row for each value and the columns `model` (its letter), `case`, `measure`, `stage`, `class` and
-`value`. The stage is `students` for all students together and `input` for what no stage changes; the class is empty for
-what is of all channels. The value is NaN where there is none, such as the share of a map without mass.
+A frame of values has a row for each value and the columns `model` (its letter), `run` (one training of it, such as
+`fold 0`), `case`, `measure`, `stage`, `class` and `value`. The stage is `students` for all students together and `input`
+for what no stage changes; the class is empty for what is of all channels. The value is NaN where there is none, such as
+the share of a map without mass.
 """
 
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
-from typing import Any
 
 import pandas as pd
 
@@ -24,8 +24,6 @@ COMPARED = {
     "effective_rank_share": "effective rank / channels",
     "partner_correlation": "correlation of IFD's pairs",
 }
-# values are given with three digits; mean differences smaller than this count as none
-EQUAL = 0.005
 
 
 def with_class_means(values: pd.DataFrame) -> pd.DataFrame:
@@ -35,26 +33,39 @@ def with_class_means(values: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([values, shares.assign(**{"class": ""})], ignore_index=True)
 
 
+def units(values: pd.DataFrame) -> pd.DataFrame:
+    """What the spread is over, with a column `unit` in place of `run` and `case`.
+
+    With several runs these are the runs, each with the mean of its cases; with one run the cases.
+    """
+    if values["run"].nunique() == 1:
+        return values.drop(columns="run").rename(columns={"case": "unit"})
+    means = values.groupby(["model", "run", *KEYS], sort=False)["value"].mean().reset_index()
+    return means.rename(columns={"run": "unit"})
+
+
 def summarise(values: pd.DataFrame) -> pd.DataFrame:
-    """Of each model's measure, stage and class a row with what the cases have in common.
+    """Of each model's measure, stage and class a row with what the units have in common.
+
+    Args:
+        values: A frame that `units` gave.
 
     Returns:
-        `model`, `measure`, `stage`, `class` and: `mean` and sample standard deviation `sd` over the cases that have a
-        value, how many these `cases` are, in how many of them it is above 0 (`higher`), how many are `missing` it, and
-        a mapping of the values `by_case`.
+        `model`, `measure`, `stage`, `class` and: `mean` and sample standard deviation `sd` over the units that have a
+        value, their `count`, how many are `missing` it, and a mapping of the values `by_unit`.
     """
-    grouped = values.assign(higher=values["value"] > 0).groupby(["model", *KEYS], sort=False)
-    summary = grouped["value"].agg(mean="mean", sd="std", cases="count", missing="size")
-    summary["missing"] -= summary["cases"]
-    by_case = [dict(zip(group["case"], group["value"], strict=True)) for _, group in grouped]
-    return summary.assign(higher=grouped["higher"].sum(), by_case=by_case).reset_index()
+    grouped = values.groupby(["model", *KEYS], sort=False)
+    summary = grouped["value"].agg(mean="mean", sd="std", count="count", missing="size")
+    summary["missing"] -= summary["count"]
+    by_unit = [dict(zip(group["unit"], group["value"], strict=True)) for _, group in grouped]
+    return summary.assign(by_unit=by_unit).reset_index()
 
 
 def differences(values: pd.DataFrame, left_out: Sequence[str] = ()) -> pd.DataFrame:
     """Model B minus model A, for each value that both have; of the in-class share also the mean over the classes.
 
     Args:
-        values: Of the models A and B.
+        values: Of the models A and B; they are paired by run and case.
         left_out: Stages that are not compared.
 
     Returns:
@@ -62,46 +73,10 @@ def differences(values: pd.DataFrame, left_out: Sequence[str] = ()) -> pd.DataFr
     """
     values = values[~values["stage"].isin(left_out)]
     first, second = (values[values["model"] == letter] for letter in "AB")
-    paired = first.merge(second, on=["case", *KEYS], suffixes=("_a", "_b"))
+    keys = ["run", "case", *KEYS]
+    paired = first.merge(second, on=keys, suffixes=("_a", "_b"))
     paired["value"] = paired["value_b"] - paired["value_a"]
-    return with_class_means(paired.dropna(subset="value").assign(model=DIFFERENCE)[["model", "case", *KEYS, "value"]])
-
-
-def contrasts(values: pd.DataFrame, stages: Sequence[str]) -> list[dict[str, Any]]:
-    """In-class shares in the encoder and the decoder, and how redundant deep and shallow stages are.
-
-    Args:
-        values: A frame of values with the means of the classes.
-        stages: The network's stages in the order of the forward pass.
-
-    Returns:
-        Of each model and measure: `model`, `measure`, the two `parts` by name with the mean of their stages, and the
-        `area` that the classes have.
-    """
-    column = {stage: number for row in stage_rows(stages) for number, stage in enumerate(row)}
-    depth = pd.Series({stage: column[stage] for stage in stages}) - max(column.values()) / 2
-    is_encoder = depth.index.str.startswith("encoder")
-    halves = {"the encoder": is_encoder, "the decoder": ~is_encoder}
-    depths = {"the deep stages ({})": depth > 0, "the shallow stages ({})": depth < 0}
-    found: list[dict[str, Any]] = []
-    for letter, of_model in values[values["model"] != DIFFERENCE].groupby("model"):
-        area = of_model[of_model["measure"] == AREA].groupby("case")["value"].mean().mean()
-        means = of_model[of_model["class"] == ""].groupby(["measure", "stage"])["value"].mean().dropna()
-        for measure, names in {IN_CLASS: halves, "redundancy": depths, "effective_rank_share": depths}.items():
-            groups = {name: means.reindex([(measure, stage) for stage in depth.index[chosen]]).dropna().droplevel(0)
-                      for name, chosen in names.items()}  # fmt: skip
-            if all(map(len, groups.values())):
-                parts = {name.format(", ".join(map(short, each.index))): each.mean() for name, each in groups.items()}
-                found.append({"model": letter, "measure": measure, "parts": parts, "area": area})
-    return found
-
-
-def changes(summary: pd.DataFrame, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """By measure of a summary: at how many `stages` B is compared, `higher` or `lower`, and the `mean` of them all."""
-    found = summary[(summary["model"] == DIFFERENCE) & (summary["class"] == "") & summary["stage"].isin(stages)]
-    each = found.assign(higher=found["mean"] >= EQUAL, lower=found["mean"] <= -EQUAL).groupby("measure")
-    counts = {"higher": ("higher", "sum"), "lower": ("lower", "sum"), "stages": ("stage", "size")}
-    return each.agg(**counts, mean=("mean", "mean")).to_dict("index")
+    return with_class_means(paired.dropna(subset="value").assign(model=DIFFERENCE)[["model", *keys, "value"]])
 
 
 def short(stage: str) -> str:
@@ -111,6 +86,12 @@ def short(stage: str) -> str:
 
 
 def stage_rows(stages: Collection[str]) -> list[list[str]]:
-    """Two rows of stages: the encoder's, and below each the decoder's of the same resolution, or `.` for none."""
-    encoder, decoder = ([stage for stage in stages if stage.startswith(part)] for part in ("encoder", "decoder"))
-    return [list(row) for row in zip(*zip_longest(encoder, reversed(decoder), fillvalue="."), strict=True)]
+    """Two rows of stages in the order of the forward pass, the encoder's and the decoder's, filled up with `.`."""
+    parts = ([stage for stage in stages if stage.startswith(part)] for part in ("encoder", "decoder"))
+    return [list(row) for row in zip(*zip_longest(*parts, fillvalue="."), strict=True)]
+
+
+def depths(stages: Collection[str]) -> dict[str, int]:
+    """How often the resolution was reduced before each stage: the encoder's number, and the decoder's backwards."""
+    encoder, decoder = ([stage for stage in row if stage != "."] for row in stage_rows(stages))
+    return {stage: depth for part in (encoder, decoder[::-1]) for depth, stage in enumerate(part)}

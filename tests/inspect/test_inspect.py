@@ -8,6 +8,7 @@ import weakref
 import zlib
 from collections import defaultdict
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
 from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws
 from nnunetv2_selfreg.inspect.measure import measure as measure_models
-from nnunetv2_selfreg.inspect.model import InspectedModel
+from nnunetv2_selfreg.inspect.model import InspectedModel, told_apart
 from nnunetv2_selfreg.inspect.plots import draw_grad_cam
 from nnunetv2_selfreg.inspect.report import Report
 from nnunetv2_selfreg.losses import draw_channels
@@ -118,7 +119,7 @@ def test_the_report_is_one_file_with_its_pictures_in_it(flat_report):
     assert sorted(path.name for path in output.iterdir()) == ["plots", "report.html", "values.json"]
 
 
-def test_the_json_says_what_was_done_and_not_where(flat_report, flat):
+def test_the_json_says_what_was_done(flat_report, flat):
     _, content = flat_report
     assert content["cases"] == ["case0", "case1", "case2"]
     assert content["classes"] == ["RV", "myocardium", "LV"]
@@ -130,6 +131,8 @@ def test_the_json_says_what_was_done_and_not_where(flat_report, flat):
     assert [stage["channels"] for stage in model["stages"]] == [4, 6, 8, 6, 4]
     assert [stage["student"] for stage in model["stages"]] == [False, True, True, True, False]
     assert model["logging"] == {"mean_fg_dice": [0.25, 0.5], "ema_fg_dice": [0.25, 0.275], "scr": [1.5, None]}
+    assert model.pop("path") == str(flat.folder)
+    assert model["weights"] == {}  # trained without SelfReg
     assert str(flat.folder.parent.parent) not in json.dumps(content)
 
 
@@ -177,7 +180,7 @@ def test_the_losses_are_the_slow_reference_s(flat_report, slices):
         *students, teacher = patch
         for name, student in zip(scr, students, strict=True):
             generator = torch.Generator().manual_seed(zlib.crc32(f"case1 {number} {name}".encode()))
-            drawn = draw_channels(student.shape[1], teacher.shape[1], generator)
+            (drawn,) = draw_channels([student.shape[1]], teacher.shape[1], generator)
             grid = tuple(map(min, student.shape[2:], teacher.shape[2:]))
             difference = pooled(student[:, drawn[0]], grid) - pooled(teacher[:, drawn[1]], grid)
             scr[name].append((difference**2).mean())
@@ -226,7 +229,8 @@ def test_draws_of_a_stage_do_not_hang_on_what_else_is_tapped(flat_report, flat, 
         expected = value(flat_report[1]["models"][0], "scr", name)["by_case"]
         assert value(model, "scr", name)["by_case"] == expected
     wide = torch.device("cpu")
-    draws = {tuple(draw_channels(64, 64, stage_draws("case0", number, "s", wide))[0].tolist()) for number in range(4)}
+    each = [draw_channels([64], 64, stage_draws("case0", number, "s", wide)) for number in range(4)]
+    draws = {tuple(drawn[0].tolist()) for (drawn,) in each}
     assert len(draws) == 4
 
 
@@ -311,10 +315,10 @@ def test_a_model_differs_from_itself_by_nothing(flat, tmp_path):
     assert len(content["differences"]) > 40
     for difference in content["differences"]:
         assert all(value == 0 for value in difference["by_case"].values())
-        assert difference["higher"] == 0
         assert difference["mean"] in (0, None)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "redundancy: higher at 0, lower at 0, within 0.005 at 5 of 5 stages" in page
+    assert "B's channels are as alike as A's" in unescape(page)
+    assert page.count("No stage differs.") == 4  # shares, redundancy, SCR and IFD
     assert (tmp_path / "out" / "plots" / "differences.png").is_file()
 
 
@@ -330,7 +334,6 @@ def test_cases_are_paired_with_another_model_of_other_plans(flat, tmp_path):
     assert list(found["by_case"].values()) == pytest.approx(expected)
     assert found["mean"] == pytest.approx(np.mean(expected))
     assert found["sd"] == pytest.approx(np.std(expected, ddof=1))
-    assert found["higher"] == sum(value > 0 for value in expected)
 
 
 def test_two_models_are_compared_on_the_first_fold_that_both_have(flat, tmp_path):
@@ -343,6 +346,63 @@ def test_two_models_are_compared_on_the_first_fold_that_both_have(flat, tmp_path
         folders.append(folder)
     content, _ = measure(replace(flat, folder=folders[0]), "--compare", folders[1], "--cases", "1")
     assert [model["fold"] for model in content["models"]] == ["2", "2"]
+
+
+@pytest.fixture(scope="module")
+def trainings(flat, tmp_path_factory):
+    """Two repetitions of a model, of two folds each; every network has other weights."""
+    root = tmp_path_factory.mktemp("trainings")
+    folders = []
+    for number in range(2):
+        folder = write_model(root / f"run{number}" / "Dataset001_Flat", 2, CLASSES, seed=2 * number)
+        other = write_model(root / f"other{number}" / "Dataset001_Flat", 2, CLASSES, seed=2 * number + 1)
+        folders.append(replace(flat, folder=folder))
+        shutil.move(other / "fold_0", folder / "fold_1")
+        (folder / "fold_1" / "validation").mkdir()
+        summary = {"foreground_mean": {"Dice": 0.625 + number / 10}}
+        (folder / "fold_1" / "validation" / "summary.json").write_text(json.dumps(summary))
+    return folders
+
+
+def test_folds_of_two_models_are_measured_each_alone_and_paired(trainings):
+    first, second = trainings
+    content, page = measure(first, "--compare", second.folder, "-f", "0", "1", "--cases", "1")
+    assert [(model["run"], model["validation_dice"]) for model in content["models"]] == [
+        ("fold 0", None), ("fold 1", 0.625), ("fold 0", None), ("fold 1", 0.725),
+    ]  # fmt: skip
+    each = []
+    for trained in trainings:
+        alone = [measure(trained, "-f", fold, "--cases", "1")[0]["models"][0] for fold in "01"]
+        each.append([value(model, "redundancy", STAGES[1])["by_case"]["case0"] for model in alone])
+    found = [value(model, "redundancy", STAGES[1])["by_case"]["case0"] for model in content["models"]]
+    assert found == pytest.approx([*each[0], *each[1]])
+    (difference,) = (x for x in content["differences"] if (x["measure"], x["stage"]) == ("redundancy", STAGES[1]))
+    expected = np.subtract(each[1], each[0])
+    assert list(difference["by_fold"].values()) == pytest.approx(expected)
+    assert (difference["mean"], difference["sd"]) == pytest.approx((expected.mean(), expected.std(ddof=1)))
+    # models of one name are told apart
+    assert {
+        "A: run0/Dataset001_Flat/nnUNetTrainer__Tiny__2d",
+        "B: run1/Dataset001_Flat/nnUNetTrainer__Tiny__2d",
+    } <= set(re.findall("<td>(.*?)</td>", page))
+
+
+def test_repetitions_of_a_model_are_its_trainings(trainings):
+    first, second = trainings
+    both = [str(first.folder), *command_line(second, "nowhere", "--cases", "1")]
+    content = Report(*measure_models(run.parse(both))).as_json()
+    assert [model["run"] for model in content["models"]] == ["repetition 1, fold 0", "repetition 2, fold 0"]
+    (found,) = (x for x in content["over_runs"][""] if (x["measure"], x["stage"]) == ("redundancy", STAGES[1]))
+    each = [value(model, "redundancy", STAGES[1])["mean"] for model in content["models"]]
+    assert list(found["by_training"].values()) == each
+    assert found["mean"] == pytest.approx(np.mean(each))
+
+
+def test_as_much_of_the_paths_as_tells_them_apart(tmp_path):
+    paths = [tmp_path / name for name in ("a/Dataset/T__P__2d", "b/Dataset/T__P__2d")]
+    assert told_apart(paths) == ["a/Dataset/T__P__2d", "b/Dataset/T__P__2d"]
+    assert told_apart([paths[0], paths[0].with_name("U__P__2d")]) == ["T__P__2d", "U__P__2d"]
+    assert told_apart([paths[0], paths[0]]) == ["T__P__2d", "T__P__2d"]
 
 
 def test_without_references_the_prediction_is_explained(flat):

@@ -14,7 +14,8 @@ from nnunetv2_selfreg.inspect.gradcam import GradCamView
 from nnunetv2_selfreg.inspect.measure import Inspection
 from nnunetv2_selfreg.inspect.plots import DENSEST, draw_by_stage, draw_grad_cam
 from nnunetv2_selfreg.inspect.report import Report
-from nnunetv2_selfreg.inspect.values import differences
+from nnunetv2_selfreg.inspect.values import differences, units
+from nnunetv2_selfreg.inspect.words import rounded
 from nnunetv2_selfreg.terms import BUILT_IN, own_term
 
 STAGES = [f"encoder.stages.{i}" for i in range(5)] + [f"decoder.stages.{i}" for i in range(4)]
@@ -22,11 +23,11 @@ CLASSES = ("RV", "myocardium", "LV")
 SETTINGS = {"reference": True, "cases_found": 3, "cases_shown": ["a"], "channels": 1, "shown_as": "grey"}
 
 
-def inspection(letter="", shift=0.0):
+def inspection(letter="", shift=0.0, fold="0"):
     """Made-up values of three cases; in-class shares near 0 and 1 with a large spread."""
     model = SimpleNamespace(
         folder=SimpleNamespace(name=f"nnUNetTrainer__Plans{letter}__2d", dataset="Dataset001_Made"),
-        fold="0", epochs=5, students={}, logging={}, terms={term.name: term for term in BUILT_IN}, is_natural=False,
+        fold=fold, epochs=5, students={}, logging={}, weights={}, dice=0.5, given=f"results/{letter}", terms={term.name: term for term in BUILT_IN}, is_natural=False,
         stages=dict.fromkeys(STAGES), targets=[SimpleNamespace(name=target) for target in CLASSES],
     )  # fmt: skip
     made = Inspection(model, letter)
@@ -68,6 +69,10 @@ def values_of(inspections):
     return pd.concat([each.values for each in inspections])
 
 
+def drawn_of(inspections, panels):
+    return draw_by_stage(inspections, units(values_of(inspections)), panels).axes
+
+
 def bars(axis):
     """The lower and upper ends of a panel's error bars."""
     ends = [segment[:, 1] for container in axis.containers for segment in container[2][0].get_segments()]
@@ -75,8 +80,7 @@ def bars(axis):
 
 
 def test_error_bars_of_shares_end_at_nothing_and_all():
-    made = inspection()
-    (axis,) = draw_by_stage([made], made.values, {("in_class_share", "RV"): "RV"}).axes
+    (axis,) = drawn_of([inspection()], {("in_class_share", "RV"): "RV"})
     ends = bars(axis)
     assert len(ends) == len(STAGES)
     # mean 1/6 and standard deviation 0.29 in the encoder, 5/6 in the decoder
@@ -86,13 +90,12 @@ def test_error_bars_of_shares_end_at_nothing_and_all():
 
 
 def test_error_bars_of_other_measures_are_whole():
-    made = inspection()
-    (axis,) = draw_by_stage([made], made.values, {("partner_correlation", ""): "pairs"}).axes
+    (axis,) = drawn_of([inspection()], {("partner_correlation", ""): "pairs"})
     np.testing.assert_allclose(bars(axis)[0], [0.4, 0.6])
 
 
 def test_differences_are_drawn_around_nothing():
-    paired = differences(values_of(pair()))
+    paired = units(differences(values_of(pair())))
     labels = {("redundancy", ""): "redundancy", ("in_class_share", ""): "shares"}
     redundancy, shares = draw_by_stage(pair(), paired, labels).axes
     assert redundancy.get_ylabel() == "redundancy"
@@ -102,7 +105,7 @@ def test_differences_are_drawn_around_nothing():
 
 
 def test_a_difference_of_rounding_does_not_fill_its_panel():
-    paired = differences(values_of([inspection("A"), inspection("B", 1e-9)]))
+    paired = units(differences(values_of([inspection("A"), inspection("B", 1e-9)])))
     (axis,) = draw_by_stage(pair(), paired, {("redundancy", ""): "redundancy"}).axes
     assert axis.get_ylim() == (-0.001, 0.001)
 
@@ -147,14 +150,38 @@ def test_the_top_of_the_colour_scale_lies_between_2_and_20(area, top):
     assert drawn(area).axes[1].images[0].norm.vmax == pytest.approx(top)
 
 
+@pytest.mark.parametrize("letters", [[""], ["A", "B"]])
+def test_without_references_there_is_no_panel_of_them(letters):
+    models = [inspection(letter) for letter in letters]
+    for made in models:
+        made.views["a", "RV", 0] = view()._replace(reference=None)
+    titles = [axis.get_title() for axis in draw_grad_cam(models, ("a", "RV", 0)).axes if axis.get_visible()]
+    assert sum("prediction" in title for title in titles) == len(models)
+    assert not [title for title in titles if "reference" in title]
+
+
+def test_stages_stand_in_the_order_of_the_forward_pass():
+    """Encoder and decoder each from left to right, the encoder above."""
+    plot = drawn()
+    plot.draw_without_rendering()
+    panels = {axis.get_title(): axis.get_position() for axis in plot.axes}
+    order = sorted((-round(panels[name].y0, 3), panels[name].x0, name) for name in ("E0", "E1", "E4", "D0", "D1", "D3"))
+    assert [name for _, _, name in order] == ["E0", "E1", "E4", "D0", "D1", "D3"]
+
+
 def page_of(inspections):
     return Report(inspections, SETTINGS).as_html(defaultdict(str))
 
 
+def tables_of(page):
+    """Of each table its rows, of each row its cells."""
+    tables = (re.findall(r"<tr>(.*?)</tr>", table, re.S) for table in re.findall(r"<table.*?</table>", page, re.S))
+    return [[re.findall(r"<t[hd]>(.*?)</t[hd]>", row, re.S) for row in rows] for rows in tables]
+
+
 def rows_of(page, header):
-    (table,) = (t for t in re.findall(r"<table.*?</table>", page, re.S) if header in t)
-    rows = re.findall(r"<tr>(.*?)</tr>", table, re.S)
-    return [re.findall(r"<t[hd]>(.*?)</t[hd]>", row, re.S) for row in rows]
+    (rows,) = (rows for rows in tables_of(page) if header in rows[0])
+    return rows
 
 
 def test_the_tables_have_stages_as_rows_and_short_marks():
@@ -162,47 +189,118 @@ def test_the_tables_have_stages_as_rows_and_short_marks():
     header, *rows = rows_of(page, "B minus A")
     assert [row[0] for row in rows] == ["E0", "E1", "E2", "E3", "E4", "D0", "D1", "D2", "D3", "all students"]
     column = header.index("redundancy")
-    assert rows[0][column].startswith("+0.100 ± ")
-    shares = rows_of(page, "RV, A")
-    assert shares[1][1] == "0.167 ± 0.289 (3)"
-    assert "(n): n maps without mass" in page
+    assert rows[0][column] == "+0.10 ± 0.17\n1 of 3 up"  # 0.3, 0 and 0
+    shares = rows_of(page, "in-class share, RV, A")
+    # mean and standard deviation of 0, 0 and 0.5
+    assert shares[1][1] == "0.2 ± 0.3 (3)"
+    assert "(n) counts them" in page
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "expected"),
+    [
+        (0.12345, 0.04321, "0.12 ± 0.04"),
+        (0.12345, 0.01321, "0.123 ± 0.013"),
+        (33.333, 2.1, "33 ± 2"),
+        (0.5, 0.00001, "0.500"),
+        (-0.0004, 0.3, "0.0 ± 0.3"),
+        (4.0, 0.0, "4"),
+        (0.25, 0.0, "0.250"),
+        (0.12345, float("nan"), "0.12"),
+    ],
+)
+def test_numbers_have_the_digits_that_their_spread_allows(value, spread, expected):
+    assert rounded(value, spread) == expected
 
 
 def test_wide_tables_and_pictures_scroll_in_a_box_of_their_own():
     page = page_of(pair())
     assert ".wide { overflow-x: auto; }" in page
-    wide = re.findall(r'<div class="wide"><(table|img)', page)
+    wide = re.findall(r'<div class="wide"><(table|img|svg)', page)
     assert wide.count("table") == len(re.findall("<table", page)) == 5
     assert wide.count("img") == len(re.findall("<img", page)) > 0
+    assert wide.count("svg") == len(re.findall("<svg", page)) == 1
+
+
+def test_every_picture_has_its_values_as_alternative_text():
+    models = [with_redundancy(inspection("A"), [0.5, 0.5, 0.9, 0.2, *[0.5] * 5]), inspection("B")]
+    for made in models:
+        made.views["a", "RV", 0] = view()
+    report = Report(models, SETTINGS)
+    texts = re.findall('<img alt="([^"]*)"', report.as_html(dict.fromkeys(report._plots(), "")))
+    assert len(texts) == len(report._plots())
+    (redundancy,) = (text for text in texts if "redundancy" in text and "SCR" not in text)
+    assert "redundancy, A: 0.20 at E3 to 0.90 at E2" in redundancy
+    (map_of_class,) = (text for text in texts if text.startswith("Grad-CAM"))
+    assert "RV at each stage beside the image, case a, slice 3 of 8." in map_of_class
+    assert "A, E0 0 %" in map_of_class
+    assert "D3 100 %" in map_of_class
+
+
+def test_the_page_begins_with_the_models_and_explains_before_it_compares():
+    page = page_of(pair())
+    header, *models = rows_of(page, "folder")
+    assert [row[header.index("Dice, validation")] for row in models] == ["0.500", "0.500"]
+    assert [row[header.index("folder")] for row in models] == ["results/A", "results/B"]
+    headings = re.findall("<h2>(.*?)</h2>", page)
+    assert headings[:4] == ["What is found", "The stages", "What is measured", "Differences"]
 
 
 def findings(inspections):
-    return [unescape(line) for line in re.findall("<li>(.*?)</li>", page_of(inspections), re.S)]
+    return [unescape(re.sub("<.*?>", "", line)) for line in re.findall("<li>(.*?)</li>", page_of(inspections), re.S)]
 
 
-def of_measure(lines, text):
-    (line,) = (line for line in lines if text in line)
-    return line
-
-
-def test_what_is_seen_in_one_model():
-    made = with_redundancy(inspection(), [0.5, 0.5, 9, 0.1, 0.1, 0.1, 9, 0.5, 0.5])
-    lines = findings([made])
-    assert len(lines) == 3
-    share = "in-class share: lower in the encoder, mean of the stages 0.167, than in the decoder, 0.833"
-    assert of_measure(lines, "in-class share").startswith(share)
-    # E2 and D1 lie in the middle
-    expected = (
-        "redundancy: lower in the deep stages (E3, E4, D0), mean of the stages 0.100, "
-        "than in the shallow stages (E0, E1, D2, D3), 0.500."
+def test_what_is_found_in_one_model():
+    looks, alike, losses = findings([with_redundancy(inspection(), [0.5, 0.5, 9, 0.1, 0.1, 0.1, 9, 0.5, 0.5])])
+    # encoder 0, 0 and 0.5; decoder 1, 1 and 0.5; the classes' share of the area 0.1
+    assert looks.startswith(
+        "The encoder looks at the classes less than the decoder: 17 % of an encoder stage's Grad-CAM lies inside the "
+        "class, 83 % of a decoder stage's."
     )
-    assert of_measure(lines, "redundancy") == expected
-    rank = of_measure(lines, "effective rank / channels")
-    assert rank.startswith("effective rank / channels: about as high in the deep stages")
+    assert "a map spread evenly would have 10 %" in looks
+    # E2 and D1 lie in the middle
+    assert alike.startswith(
+        "The channels of the deep stages (E3, E4, D0) are less alike than those of the shallow stages (E0, E1, D2, D3): "
+        "the mean absolute correlation of two channels of a stage is 0.10 and 0.50. Highest is E2 (9.00), lowest E3 (0.10)."
+    )
+    assert losses  # without students nothing is said of them all
 
 
-def test_differences_below_rounding_are_none():
-    models = [inspection("A"), with_redundancy(inspection("B"), [0.504, 0.496, 0.506, 0.494, *[0.5] * 5])]
-    with_redundancy(models[0], [0.5] * 9)
-    line = of_measure(findings(models), "B minus A, redundancy")
-    assert "higher at 1, lower at 1, within 0.005 at 7 of 9 stages" in line
+def test_what_is_found_in_two_models():
+    models = [with_redundancy(inspection("A"), [0.5] * 9),
+              with_redundancy(inspection("B"), [0.5, 0.5, 0.2, *[0.5] * 6])]  # fmt: skip
+    looks, alike, _ = findings(models)
+    assert looks.startswith("B's stages look at the classes as much as A's: 46 % of a stage's Grad-CAM lies inside")
+    assert "No stage differs." in looks
+    assert alike.startswith("B's channels are less alike than A's")
+    assert "0.47, 0.50 in A." in alike
+    assert alike.endswith("The models differ most at E2: 0.50 in A, 0.20 in B (lower in 3 of 3 cases).")
+
+
+def folds():
+    """Two folds of two models; the redundancy of B is higher by 0.1 in one fold and by 0.3 in the other."""
+    levels = {("A", "0"): 0.5, ("A", "1"): 5.0, ("B", "0"): 0.6, ("B", "1"): 5.3}
+    return [with_redundancy(inspection(letter, fold=fold), [level] * 9) for (letter, fold), level in levels.items()]
+
+
+def test_several_folds_are_paired_and_each_is_shown():
+    page = page_of(folds())
+    tables = [rows for rows in tables_of(page) if rows[0][0] == "B minus A"]
+    over_folds, by_fold = ({row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]} for rows in tables)
+    # 0.1 and 0.3, whatever the folds' own level
+    assert over_folds["E2"]["redundancy"] == "+0.20 ± 0.14\n2 of 2 up"
+    assert by_fold["E2"]["redundancy, fold 0"] == "+0.100\n3 of 3 up"
+    assert by_fold["E2"]["redundancy, fold 1"] == "+0.300\n3 of 3 up"
+    assert "in 2 of 2 folds" in findings(folds())[1]
+    assert "at about 50 % of the stages" in page
+    content = Report(folds(), SETTINGS).as_json()
+    assert [(model["run"], model["fold"]) for model in content["models"]] == [("fold 0", "0"), ("fold 1", "1")] * 2
+    (found,) = (x for x in content["differences"] if (x["measure"], x["stage"]) == ("redundancy", STAGES[0]))
+    assert found["by_fold"] == pytest.approx({"fold 0": 0.1, "fold 1": 0.3})
+
+
+def test_with_several_folds_a_dot_is_a_fold():
+    (axis,) = drawn_of(folds(), {("redundancy", ""): "redundancy"})
+    dots = [line for line in axis.lines if line.get_label() == "one case"]
+    assert len(dots) == 2 * 2  # models and folds
+    np.testing.assert_allclose(dots[1].get_ydata(), 5.0)

@@ -40,6 +40,13 @@ def test_what_cannot_be_inspected_ends_in_one_line_and_leaves_nothing(flat, deep
     checks = [
         ([tmp_path, "--images", flat.images, "-o", out], r"is not a model folder, it has no plans\.json"),
         ([*base, "-f", "3"], "has no fold_3; folds there: 0"),
+        ([*base, "-f", "0", "3"], "has no fold_3; folds there: 0"),
+        ([flat.folder, *base], "is given twice; a repetition is another training, in another folder"),
+        ([flat.folder, deep.folder, "--images", flat.images, "-o", out], "are not repetitions of one model"),
+        (
+            [flat.folder, deep.folder, "--compare", flat.folder, "--images", flat.images, "-o", out],
+            "2 repetitions and --compare 1 cannot be paired; give as many of both",
+        ),
         (
             [*base, "-chk", "checkpoint_best.pth"],
             r"fold_0 has no checkpoint_best\.pth: .*choose folds with -f or another checkpoint with -chk",
