@@ -142,7 +142,7 @@ class Section:
         reasons = {
             arm.name: f"no {arm.stock} of the same data set, network and runs is here to compare it with"
             if arm.plans
-            else "it was scored without --model, so nobody knows what to compare it with"
+            else "it was scored without --model, so it is not known what to compare it with"
             for arm in self.arms
             if not arm.plans or arm.stock
         }

@@ -218,7 +218,7 @@ def test_why_there_is_no_difference_is_said_in_every_text(tmp_path: Path, acdc_r
     selfreg, nameless = "nnUNetTrainerSelfReg, 2d, nnUNetPlans", "ours"
     assert table["unpaired"] == {
         selfreg: "no nnUNetTrainer of the same data set, network and runs is here to compare it with",
-        nameless: "it was scored without --model, so nobody knows what to compare it with",
+        nameless: "it was scored without --model, so it is not known what to compare it with",
     }
     for ending in ("md", "tex", "html"):
         text = (tmp_path / f"table.{ending}").read_text()
