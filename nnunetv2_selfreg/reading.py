@@ -3,7 +3,7 @@
 What the readers do with a file that was cut off, at any byte: SimpleITK fills the missing end of NIfTI and GIPL with
 other values; tifffile leaves out the missing slices and says so in its log; nibabel, Pillow, and SimpleITK with
 MetaImage and NRRD, refuse it. None looks at the check sums of PNG, or of gzip behind the last voxel. SimpleITK takes a
-NIfTI file's NaN and infinite values for 0.
+NIfTI file's NaN and infinite values for 0, and says nothing when it writes one to a disk that is full.
 """
 
 import gzip
@@ -92,6 +92,21 @@ def check_whole(path: Path) -> None:
         raise
     except Exception as error:  # each library has its own
         raise UnreadableError(path, last_line(error)) from None
+
+
+def write_nifti(volume: SimpleITK.Image, path: Path) -> None:
+    """Writes a compressed NIfTI file and reads it back.
+
+    Raises:
+        OSError: It cannot be written, or not whole.
+    """
+    try:
+        SimpleITK.WriteImage(volume, str(path), True)
+        check_whole(path)
+    except UnreadableError:
+        raise OSError(f"{path.name} was not written whole, as happens on a full disk") from None
+    except RuntimeError as error:
+        raise OSError(last_line(error)) from None
 
 
 def last_line(error: Exception) -> str:

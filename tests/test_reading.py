@@ -1,5 +1,8 @@
 """Files that were cut off or damaged, in every format that nnU-Net reads: read whole or refused by name."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import SimpleITK
@@ -146,3 +149,22 @@ def test_nan_in_a_reference_is_no_background(tmp_path):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UnreadableError, match=r"nothing\.nii\.gz cannot be read: No such file or directory$"):
         read_labels(SimpleITKIO(), tmp_path / "nothing.nii.gz")
+
+
+def test_a_volume_that_a_full_disk_cuts_off_is_no_success(tmp_path):
+    program = """
+import resource, sys
+from pathlib import Path
+import numpy as np, SimpleITK
+from nnunetv2_selfreg.reading import write_nifti
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # bytes of a file; a write beyond fails as on a full disk
+volume = SimpleITK.GetImageFromArray(np.random.default_rng(0).integers(0, 255, (9, 30, 30), np.uint8))
+try:
+    write_nifti(volume, Path(sys.argv[1]))
+except OSError as error:
+    sys.exit(str(error))
+"""
+    path = tmp_path / "case.nii.gz"
+    run = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1] == "case.nii.gz was not written whole, as happens on a full disk"

@@ -6,8 +6,9 @@ patients (101 to 150) are no part of it.
 
 import re
 from functools import partial
+from pathlib import Path
 
-from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, Part, Survey
+from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, CaseError, Part, Survey
 from nnunetv2_selfreg.benchmarks.protocol import Protocol
 from nnunetv2_selfreg.benchmarks.published import BASELINE, LATER, OF_VOLUMES, PAPER, RELEASE, REVISITED, rows
 from nnunetv2_selfreg.benchmarks.volumes import write_volume
@@ -55,33 +56,32 @@ def _sort(survey: Survey) -> None:
     for number in PATIENTS:
         patient = f"patient{number:03d}"
         part: Part = "test" if number in TEST else "train"
-        mine = [(name, label) for name, label in survey.files if name.startswith(patient)]
-        if not mine:
+        labelled = {name for name, label in survey.files if name.startswith(patient) and label}
+        if not any(name.startswith(patient) for name, _ in survey.files):
             survey.lacks(part, patient, "missing", patient)
             continue
-        labelled = {name for name, label in mine if label}
-        frames = _frames(survey, patient) or labelled
+        try:
+            frames = _frames(survey.files.pop((patient, False), None), patient)
+        except CaseError as error:
+            survey.lacks(part, patient, error.kind, str(error))
+            continue
         for name in sorted(frames):
             survey.pair(name, part)
         survey.problem("extra", *sorted(labelled - frames))
     survey.leave_out(name[:10] for name, _ in survey.files if int(name[7:10]) not in PATIENTS)
 
 
-def _frames(survey: Survey, patient: str) -> set[str]:
-    """The names of end-diastole and end-systole by the patient's Info.cfg; none, and a problem, if it does not tell."""
-    if (info := survey.files.pop((patient, False), None)) is None:
-        survey.problem("missing", f"{patient}/Info.cfg")
-        return set()
+def _frames(info: Path | None, patient: str) -> set[str]:
+    """The names of end-diastole and end-systole by the patient's Info.cfg."""
+    if info is None:
+        raise CaseError("missing", f"{patient}/Info.cfg")
     try:
-        numbers = re.findall(rb"^(?:ED|ES):\s*(\d+)", info.read_bytes(), re.MULTILINE)
+        found = re.findall(rb"^(ED|ES):\s*(\d+)\s*$", info.read_bytes(), re.MULTILINE)
     except OSError as error:
-        survey.problem("unreadable", f"{patient}/Info.cfg ({error.strerror})")
-        return set()
-    frames = {f"{patient}_frame{int(number):02d}" for number in numbers}
-    if len(frames) != 2:
-        survey.problem("mismatching", f"{patient}/Info.cfg (does not name ED and ES)")
-        return set()
-    return frames
+        raise CaseError("unreadable", f"{patient}/Info.cfg ({error.strerror})") from None
+    if sorted(key for key, _ in found) != [b"ED", b"ES"] or len(frames := {int(number) for _, number in found}) != 2:
+        raise CaseError("mismatching", f"{patient}/Info.cfg (does not name ED and ES)")
+    return {f"{patient}_frame{frame:02d}" for frame in frames}
 
 
 BENCHMARK = Benchmark(

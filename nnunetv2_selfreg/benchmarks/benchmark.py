@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 import numpy as np
@@ -13,8 +13,11 @@ from nnunetv2_selfreg.benchmarks.protocol import Protocol
 from nnunetv2_selfreg.files import listed
 
 Part = Literal["train", "test"]
-Problem = Literal["missing", "extra", "unreadable", "mismatching", "with wrong label values"]
+Problem = Literal[
+    "missing", "extra", "unreadable", "mismatching", "with wrong label values", "that could be the same case"
+]
 
+DOUBLED: Problem = "that could be the same case"  # several files, and nobody knows which one is meant
 SHOWN = 10
 SEED = 0
 TEST_SHARE = 0.2
@@ -104,14 +107,14 @@ class Survey:
     notes: list[str] = field(default_factory=list)  # what the user should know besides
 
     @classmethod
-    def of(cls, benchmark: Benchmark, paths: Iterable[Path]) -> "Survey":
-        """Sorts the files of an archive; without any annotation it holds none of the benchmark's cases."""
+    def of(cls, benchmark: Benchmark, found: Mapping[Path, str]) -> "Survey":
+        """Sorts the files of an archive, each with its name for the user; without annotations it holds no cases."""
         survey = cls(benchmark)
-        for path in paths:
+        for path, name in found.items():
             if match := benchmark.wanted.search(path.as_posix()):
                 key = match["name"], bool(match["label"])
                 if key in survey.files:
-                    survey.problem("extra", f"{path.parent.name}/{path.name}")
+                    survey.problem(DOUBLED, f"{found[survey.files[key]]} and {name}")
                 survey.files.setdefault(key, path)
         if any(label for _, label in survey.files):
             benchmark.sort(survey)
@@ -138,14 +141,25 @@ class Survey:
         if image and (label or self.benchmark.unlabelled(image)):
             self.cases.append(ArchiveCase(case, part, image, label))
         else:
-            lacking = self.benchmark.templates[1 if image else 0].format(name) if image or label else case
-            self.lacks(part, case, "missing", lacking)
+            self.lacks(part, case, "missing", self._lacking(name, image, label) or case)
+
+    def _lacking(self, name: str, image: Path | None, label: Path | None) -> str | None:
+        """What the other file is called: with the ending of the one that is there, if both have the same as a rule."""
+        wanted, given = (template.format(name) for template in self.benchmark.templates[:: -1 if image else 1])
+        if not (there := image or label):
+            return None
+        ending = _ending(wanted)
+        return wanted.removesuffix(ending) + _ending(there.name) if ending == _ending(given) else wanted
 
     def leave_out(self, names: Iterable[str]) -> None:
         """Tells the user about names that are no part of the protocol."""
         if others := sorted(set(names)):
             what = f"{len(others)} {self.benchmark.protocol.unit} that are no part of this protocol"
             self.notes.append(f"left out {what}: {listed(others, SHOWN)}")
+
+
+def _ending(file: str) -> str:
+    return ".nii.gz" if file.endswith(".nii.gz") else PurePath(file).suffix
 
 
 def sort_listed(survey: Survey, train: Iterable[str], test: Iterable[str], others: int | None = None) -> None:

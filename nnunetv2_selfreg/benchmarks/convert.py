@@ -4,14 +4,14 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from nnunetv2_selfreg import __version__
-from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, CaseError, Staging, Survey
+from nnunetv2_selfreg.benchmarks.benchmark import DOUBLED, Benchmark, CaseError, Staging, Survey
 from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS
 from nnunetv2_selfreg.benchmarks.source import collect
 from nnunetv2_selfreg.errors import SelfRegError
@@ -61,13 +61,6 @@ def main(arguments: Sequence[str]) -> int:
 def _convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, allow_incomplete: bool) -> Survey:
     """Writes the images and labels of a benchmark's archives, or of the folders that they unpack to."""
 
-    def refuse() -> None:
-        if survey.problems and not allow_incomplete:
-            raise SelfRegError(
-                f"{benchmark.protocol.dataset} is not complete: {survey.told()}; mend this, or add --allow-incomplete "
-                "to leave these out and mark the result"
-            )
-
     unpacked = staging.folder / "unpacked"
     unpacked.mkdir()
     survey = Survey.of(benchmark, collect(sources, benchmark.wanted, unpacked))
@@ -76,7 +69,8 @@ def _convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, al
             f"{sources[0]} is not {benchmark.dataset}'s archive: no {benchmark.example} in it; "
             "documentation/datasets.md shows the layout"
         )
-    refuse()
+    if allow_incomplete:
+        _refuse(survey, {DOUBLED})
     for kind in ("images", "labels"):  # a part without cases is an empty folder
         staging.folder_of(kind, "train"), staging.folder_of(kind, "test")
     for case in tqdm(survey.cases, desc=benchmark.protocol.dataset, unit="case", disable=None):
@@ -84,9 +78,21 @@ def _convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, al
             benchmark.write(case, staging)
         except CaseError as error:
             survey.lacks(case.part, case.name, error.kind, str(error))
-    refuse()
+    if not allow_incomplete:  # so that all that is wrong is said at once
+        _refuse(survey, set(survey.problems))
     shutil.rmtree(unpacked)
     return survey
+
+
+def _refuse(survey: Survey, kinds: Set[str]) -> None:
+    """Ends the conversion if it has problems of these kinds."""
+    if kinds & survey.problems.keys():
+        way_out = "mend this, or add --allow-incomplete to leave these out and mark the result"
+        if DOUBLED in survey.problems:
+            way_out = "keep the right file of each case"
+        raise SelfRegError(
+            f"{survey.benchmark.protocol.dataset} is not as its protocol asks: {survey.told()}; {way_out}"
+        )
 
 
 def _claim(name: str, overwrite: bool) -> Path:

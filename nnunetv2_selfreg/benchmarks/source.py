@@ -1,5 +1,7 @@
 """The files of a benchmark, from folders and archives. Nothing that an archive says about paths is trusted."""
 
+import errno
+import lzma
 import os
 import re
 import shutil
@@ -20,37 +22,52 @@ from nnunetv2_selfreg.errors import SelfRegError
 MAX_RATIO = 100
 ALWAYS_ALLOWED = 2**30
 
+_NAMED = re.compile(r"\.(?:zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
 _JUNK = re.compile(r"(?:^|/)(?:__MACOSX/|\._[^/]*$)")  # what macOS adds
 
 
-def collect(sources: Sequence[Path], wanted: "re.Pattern[str]", scratch: Path) -> list[Path]:
+def collect(sources: Sequence[Path], wanted: "re.Pattern[str]", scratch: Path) -> dict[Path, str]:
     """Finds the files whose path in a source is wanted, sorted; archives (zip, tar, tar.gz, ...) unpack to `scratch`.
 
-    A folder without a wanted file may hold archives, directly in it. What no archive should hold is refused.
+    A folder without a wanted file may hold archives, directly in it. What no archive should hold is refused. Each file
+    comes with its name for the user: the source and the path in it.
     """
-    files: list[Path] = []
+    files: dict[Path, str] = {}
     for source in sources:
         if not source.exists():
             raise SelfRegError(f"{source} does not exist; give the archive or the folder that it unpacks to")
-        archives, found = [source], list(_walk(source, wanted))
+        found = list(_walk(source, wanted))
+        files |= {path: f"{source.name}/{path.relative_to(source).as_posix()}" for path in found}
+        archives = [source]
         if source.is_dir():
             archives = [] if found else sorted(filter(_is_archive, source.iterdir()))
         for archive in archives:
             folder = scratch / str(len(list(scratch.iterdir())))
             _unpack(archive, wanted, folder)
-            found += _walk(folder, wanted)
-        files += found
-    return sorted(files)
+            files |= {path: f"{archive.name}/{path.relative_to(folder).as_posix()}" for path in _walk(folder, wanted)}
+    return dict(sorted(files.items()))
 
 
 def _is_archive(path: Path) -> bool:
-    return path.is_file() and not _JUNK.search(path.name) and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+    """Whether a file is an archive, or was one: by its beginning, or by its name."""
+    if not path.is_file() or _JUNK.search(path.name):
+        return False
+    return bool(_NAMED.search(path.name)) or zipfile.is_zipfile(path) or _is_tar(path)
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (EOFError, zlib.error, lzma.LZMAError):  # the first bytes of a compressed one
+        return False
 
 
 def _unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
     """Unpacks the wanted files of an archive into a new folder."""
     if not _is_archive(archive):
         raise SelfRegError(f"{archive} is neither a folder nor a zip or tar archive; unpack it and give the folder")
+    if not zipfile.is_zipfile(archive) and not _is_tar(archive):
+        raise SelfRegError(f"{archive} was cut off, or is no archive at all; download it again")
     folder.mkdir()
     allowed = max(ALWAYS_ALLOWED, MAX_RATIO * archive.stat().st_size)
     entries = tqdm(_entries(archive), desc=f"unpacking {archive.name}", unit=" files", leave=False, disable=None)
@@ -70,9 +87,13 @@ def _unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
                     shutil.copyfileobj(content, copy)
     except (FileExistsError, NotADirectoryError):
         raise SelfRegError(f"{archive} holds {name!r} twice; nothing was written") from None
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
         raise SelfRegError(f"{archive} cannot be unpacked: {error}; download it again") from None
+    except RuntimeError as error:  # encrypted, or compressed in a way that Python does not know
+        raise SelfRegError(f"{archive} cannot be unpacked: {error}; unpack it yourself and give the folder") from None
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of the archive's
+            raise
         raise SelfRegError(f"{archive} cannot be unpacked: {error.strerror or error}") from None
 
 
@@ -89,6 +110,13 @@ def _entries(path: Path) -> Iterator[tuple[str, int, bool, Callable[[], Any]]]:
             for member in tar:
                 if not member.isdir():
                     yield member.name, member.size, member.isreg(), partial(tar.extractfile, member)
+            # tarfile takes a damaged header, or the end of the file, for the archive's end, which is a block of zeros
+            assert tar.fileobj is not None
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"it ends, or is damaged, at byte {tar.offset}")
+            while tar.fileobj.read(2**20):  # to the check sum at the end of a compressed one
+                pass
 
 
 def _walk(folder: Path, wanted: "re.Pattern[str]") -> Iterator[Path]:

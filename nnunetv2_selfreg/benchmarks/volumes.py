@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK
 
 from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, CaseError, Staging
-from nnunetv2_selfreg.reading import UnreadableError, check_whole, last_line
+from nnunetv2_selfreg.reading import UnreadableError, check_whole, last_line, write_nifti
 
 MAX_VOXELS = 2**30
 
@@ -32,11 +32,8 @@ def write_volume(case: ArchiveCase, staging: Staging, values: Mapping[int, int])
     new = np.array([values[value] for value in found], np.uint8)
     result = SimpleITK.GetImageFromArray(new[np.searchsorted(found, array)])
     result.CopyInformation(image)
-    try:
-        for kind, volume in (("images", image), ("labels", result)):
-            SimpleITK.WriteImage(volume, staging.path(kind, case.part, case.name), True)
-    except RuntimeError as error:
-        raise OSError(last_line(error)) from None
+    for kind, volume in (("images", image), ("labels", result)):
+        write_nifti(volume, staging.path(kind, case.part, case.name))
 
 
 def _read(path: Path) -> SimpleITK.Image:

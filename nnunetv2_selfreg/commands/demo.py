@@ -83,7 +83,9 @@ class Demo:
         small = ("-gpu_memory_target", MEMORY_TARGET, "-overwrite_plans_name", PLANS)
         count = ("-np", self._processes, "-npfp", self._processes)
         command = ("nnUNetv2_plan_and_preprocess", "-d", NUMBER, "-c", "2d", *small, *count)
-        self._run("02_preprocessing", *command, "--verify_dataset_integrity")
+        # the planner takes this variable of the training's for its number of threads, and fails with 0
+        extra = {"nnUNet_n_proc_DA": self._processes} if os.environ.get("nnUNet_n_proc_DA") == "0" else {}
+        self._run("02_preprocessing", *command, "--verify_dataset_integrity", **extra)
 
     def _train(self) -> None:
         from nnunetv2_selfreg.model_folder import load_checkpoint

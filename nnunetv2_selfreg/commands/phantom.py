@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter
 
 from nnunetv2_selfreg.files import new_folder
+from nnunetv2_selfreg.reading import write_nifti
 
 DATASET = "Dataset927_CardiacPhantom"
 LABELS = {"background": 0, "RV": 1, "myocardium": 2, "LV": 3}
@@ -141,7 +142,7 @@ def write_dataset(raw: Path, seed: int) -> Path:
                 for file, array in files.items():
                     image = SimpleITK.GetImageFromArray(array)
                     image.SetSpacing(phantom.spacing[::-1])
-                    SimpleITK.WriteImage(image, str(folder / f"{file}.nii.gz"), useCompression=True)
+                    write_nifti(image, folder / f"{file}.nii.gz")
         generate_dataset_json(
             str(folder),
             channel_names={0: "cineMRI"},

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from nnunetv2_selfreg.commands import steps
+from nnunetv2_selfreg.commands import demo, steps
 from nnunetv2_selfreg.commands.demo import main
 from nnunetv2_selfreg.commands.steps import MARKER, DemoPart, Marker, run_command, run_parts
 from nnunetv2_selfreg.errors import SelfRegError
@@ -156,6 +156,17 @@ def test_a_failed_command_ends_with_its_last_lines_and_names_its_log(tmp_path, p
     assert "line 89" in shown
     assert "line 69" not in shown
     assert len((tmp_path / "01_name.log").read_text().splitlines()) == 90
+
+
+@pytest.mark.parametrize("value", ["0", None])
+def test_the_planner_never_gets_0_threads(value, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(demo, "run_command", lambda command, settings, log, **extra: given.update(extra))
+    monkeypatch.delenv("nnUNet_n_proc_DA", raising=False)
+    if value is not None:
+        monkeypatch.setenv("nnUNet_n_proc_DA", value)
+    demo.Demo(tmp_path, 0, "cpu").parts()[1].action()
+    assert (int(given["nnUNet_n_proc_DA"]) >= 1) if value else not given
 
 
 def test_a_missing_command_is_named(tmp_path, python):

@@ -73,13 +73,17 @@ def test_a_missing_patient(copy_of, raw):
 def test_a_missing_info(copy_of, raw):
     source = copy_of("acdc")
     one(source, "patient004").joinpath("Info.cfg").unlink()
-    check("acdc", source, raw, "1 missing: patient004/Info.cfg", "", "train")
+    check("acdc", source, raw, "1 missing: patient004/Info.cfg", "patient004", "train")
+    assert not list(raw.rglob("patient004*"))
 
 
-def test_an_info_that_does_not_name_both_frames(copy_of, raw):
+@pytest.mark.parametrize("content", [b"ED: 1\nGroup: DCM\n", b"ED: 1\nED: 12\n", b"ED: 1\nES: 1", b"ED: 1\nES: 12x\n"])
+def test_an_info_that_does_not_name_both_frames(content, copy_of, raw):
     source = copy_of("acdc")
-    replace(one(source, "patient004") / "Info.cfg", b"ED: 1\nGroup: DCM\n")
-    check("acdc", source, raw, "1 mismatching: patient004/Info.cfg (does not name ED and ES)", "", "train")
+    replace(one(source, "patient004") / "Info.cfg", content)
+    said = "1 mismatching: patient004/Info.cfg (does not name ED and ES)"
+    check("acdc", source, raw, said, "patient004", "train")
+    assert not list(raw.rglob("patient004*"))
 
 
 def test_missing_monuseg_files(copy_of, raw):
@@ -122,7 +126,6 @@ def test_a_positive_without_mask_is_no_negative(copy_of, raw):
     ("kind", "pattern", "copy"),
     [
         ("glas", "train_85.bmp", "train_86.bmp"),
-        ("glas", "train_85.bmp", "train_85.png"),
         ("acdc", "patient001_frame01_gt.nii.gz", "patient001_frame02_gt.nii.gz"),
     ],
 )
@@ -131,6 +134,100 @@ def test_an_extra_file(kind, pattern, copy, copy_of, raw):
     path = one(source, pattern)
     shutil.copy(path, path.with_name(copy))
     check(kind, source, raw, "1 extra: ", "", "train")
+
+
+@pytest.mark.parametrize("allow", [[], ["--allow-incomplete"]])
+@pytest.mark.parametrize(
+    ("kind", "pattern", "copy"),
+    [
+        ("glas", "train_1.bmp", "../aaa/train_1.png"),
+        ("glas", "testA_2_anno.bmp", "testA_2_anno.png"),
+        ("acdc", "patient001_frame01.nii.gz", "patient001_frame01.nii"),
+        ("acdc", "patient001/Info.cfg", "../../patient001/Info.cfg"),
+        ("monuseg", f"{MONUSEG_TRAIN[0]}.xml", f"zzz/{MONUSEG_TRAIN[0]}.xml"),
+    ],
+)
+def test_two_files_that_could_be_the_same_case_are_always_refused_by_name(kind, pattern, copy, allow, copy_of, raw):
+    source = copy_of(kind)
+    path = next(
+        path for path in sorted(source.rglob(Path(pattern).name)) if path.match(pattern) and "._" not in str(path)
+    )
+    (path.parent / copy).parent.mkdir(exist_ok=True)
+    shutil.copy(path, path.parent / copy)
+    with pytest.raises(SelfRegError) as caught:
+        convert(kind, source, *allow)
+    first, second = sorted([path, (path.parent / copy).resolve()])
+    said = " and ".join(f"{kind}/{file.relative_to(source)}" for file in (first, second))
+    assert f"1 that could be the same case: {said}; " in str(caught.value)
+    assert str(caught.value).endswith("; keep the right file of each case")
+    assert not raw.exists() or names(raw) == []
+
+
+def test_a_copy_of_an_archive_beside_it_is_refused(archive, raw, tmp_path):
+    copy = shutil.copytree(archive("glas"), tmp_path / "copy")
+    with pytest.raises(SelfRegError, match=r"330 that could be the same case: .* and 320 more; keep the right"):
+        convert("glas", archive("glas"), copy)
+    assert names(raw) == []
+
+
+def test_all_kinds_of_problems_are_said_at_once(copy_of, raw):
+    source = copy_of("glas")
+    one(source, "train_1.bmp").unlink()
+    shutil.copy(one(source, "train_2.bmp"), one(source, "train_2.bmp").with_name("train_99.bmp"))
+    replace(one(source, "testA_3.bmp"), b"BM no more")
+    path = one(source, "train_4_anno.bmp")
+    path.unlink()
+    Image.new("L", (12, 18)).save(path)
+    replace(one(source, "train_5_anno.bmp"), one(source, "train_5.bmp").read_bytes())
+    with pytest.raises(SelfRegError) as caught:
+        convert("glas", source)
+    for said in (
+        "1 missing: train_1.bmp; ",
+        "1 extra: train_99; ",
+        "1 unreadable: testA_3.bmp (",
+        "1 mismatching: train_4 (",
+        "1 with wrong label values: train_5_anno.bmp (",
+        "; mend this, or add --allow-incomplete",
+    ):
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("there", "lacking"), [("train_7.bmp", "train_7_anno.png"), ("train_7_anno.bmp", "train_7.png")]
+)
+def test_a_missing_file_is_asked_for_with_the_ending_of_the_other(there, lacking, copy_of, raw):
+    source = copy_of("glas")
+    for path in [one(source, "train_7.bmp"), one(source, "train_7_anno.bmp")]:
+        if path.name == there:
+            path.rename(path.with_suffix(".png"))
+        else:
+            path.unlink()
+    with pytest.raises(SelfRegError, match=f"1 missing: {lacking};"):
+        convert("glas", source)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "cut"),
+    [
+        ("acdc", "patient001_frame01.nii.gz", 30),
+        ("acdc", "patient001_frame01_gt.nii.gz", 5),
+        ("synapse", "img0005.nii.gz", 30),
+        ("synapse", "label0005.nii.gz", 30),
+        ("glas", "train_3.bmp", 30),
+        ("glas", "train_3_anno.bmp", 30),
+        ("monuseg", f"{MONUSEG_TRAIN[0]}.tif", 30),
+        ("monuseg", f"{MONUSEG_TRAIN[0]}.xml", 30),
+    ],
+)
+def test_a_file_in_an_archive_that_was_cut_off(kind, pattern, cut, archive, raw, tmp_path):
+    """The archive itself is whole: the file was cut off before it was packed."""
+    path = Path(shutil.copytree(archive(kind), tmp_path / "copy"))
+    (file,) = (file for file in path.rglob(pattern) if "__MACOSX" not in file.parts)
+    file.write_bytes(file.read_bytes()[:-cut])
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", path)
+    with pytest.raises(SelfRegError, match=re.escape(f"1 unreadable: {pattern} (")):
+        convert(kind, packed)
+    assert names(raw) == []
 
 
 @pytest.mark.parametrize(

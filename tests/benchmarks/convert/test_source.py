@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nnunetv2_selfreg.benchmarks import source
@@ -125,6 +126,49 @@ def test_damage_is_named(tmp_path, scratch):
     tar.write_bytes(tar.read_bytes()[:-200])
     with pytest.raises(SelfRegError, match=r"archive\.tgz cannot be unpacked"):
         found(tar, scratch)
+
+
+@pytest.mark.parametrize("left", [0, 3, 40, 0.3, 0.6, 0.9, 0.99, -1])
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.xz"])
+@pytest.mark.parametrize("place", ["itself", "in a folder"])
+def test_an_archive_that_was_cut_off_anywhere_is_said_to_be_so(kind, left, place, tmp_path, scratch):
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / f"archive.{kind}"
+    content = np.random.default_rng(0).integers(0, 256, 20_000, np.uint8).tobytes()
+    entries = [(f"train_{number}.bmp", content) for number in range(1, 6)]
+    if kind == "zip":
+        make_zip(path, entries)
+    else:
+        make_tar(path, entries, {"tar": "w", "tar.xz": "w:xz"}.get(kind, "w:gz"))
+    whole = path.read_bytes()
+    if kind == "tar":
+        whole = whole[: whole.rindex(content[-100:]) + 100]  # without padding and the blocks of zeros at the end
+    path.write_bytes(whole[: round(left * len(whole)) if 0 < left < 1 else left])
+    with pytest.raises(
+        SelfRegError, match=rf"archive\.{kind} (was cut off|cannot be unpacked: ).*; download it again$"
+    ):
+        found(path if place == "itself" else path.parent, scratch)
+
+
+def test_a_tar_that_ends_between_two_files_is_cut_off(tmp_path, scratch):
+    path = make_tar(tmp_path / "archive.tar", [(f"train_{number}.bmp", b"x" * 512) for number in (1, 2, 3)], "w")
+    content = path.read_bytes()
+    for end, damage in ((2 * 1024, b""), (1024, b"no header" * 100)):
+        path.write_bytes(content[:end] + damage)
+        with pytest.raises(SelfRegError, match=rf"cannot be unpacked: it ends, or is damaged, at byte {end}; download"):
+            found(path, scratch)
+
+
+def test_an_encrypted_zip_is_to_be_unpacked_by_its_owner(tmp_path, scratch):
+    path = make_zip(tmp_path / "archive.zip", [("train_1.bmp", b"x" * 100)])
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(header) + flags] |= 1  # the bit that says so
+    path.write_bytes(content)
+    with pytest.raises(
+        SelfRegError, match=r"archive\.zip cannot be unpacked: .*encrypted.*; unpack it yourself and give"
+    ):
+        found(path, scratch)
 
 
 def test_what_is_no_archive_or_not_there(tmp_path, scratch):
