@@ -215,7 +215,8 @@ def _runs(parsed: argparse.Namespace, device: str) -> list[Inspection]:
     sides = [parsed.model] + ([parsed.compare] if parsed.compare else [])
     if len({len(folders) for folders in sides}) > 1:
         raise SelfRegError(
-            f"{len(parsed.model)} repetitions and --compare {len(parsed.compare)} cannot be paired; give as many of both"
+            f"{len(parsed.model)} repetitions and --compare {len(parsed.compare)} cannot be paired; give as many of "
+            "both"
         )
     for folders in sides:
         if len({folder.resolve() for folder in folders}) < len(folders):

@@ -203,7 +203,7 @@ def draw_similarity(inspections: Sequence[Inspection]) -> Figure:
 def _stage_axes(
     models: Sequence[str], stages: Collection[str], width: float, height: float, beside: Any = (), **options: Any
 ) -> tuple[Figure, dict[str, Any]]:
-    """A plot with a panel of that size for each model and stage in the order of the forward pass, encoder above decoder.
+    """A plot with a panel of that size for each model and stage, in the order of the forward pass, encoder on top.
 
     Panels are called by what is given for the model and the stage's name. `beside` names one more panel left of the
     encoder, and one left of the decoder; `.` is none.

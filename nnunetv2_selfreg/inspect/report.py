@@ -14,10 +14,10 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 import nnunetv2_selfreg.inspect.values as tables
-from nnunetv2_selfreg.inspect import words
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import write_json, write_text
+from nnunetv2_selfreg.inspect import words
 from nnunetv2_selfreg.inspect.measure import PATCHES_PER_CLASS, Inspection
 from nnunetv2_selfreg.inspect.plots import draw_by_stage, draw_grad_cam, draw_ranking, draw_similarity, draw_training
 from nnunetv2_selfreg.terms import SHARE

@@ -1,9 +1,9 @@
 """Means and spreads over cases or trainings, and paired differences of two models; everything is a pandas frame.
 
 A frame of values has a row for each value and the columns `model` (its letter), `run` (one training of it, such as
-`fold 0`), `case`, `measure`, `stage`, `class` and `value`. The stage is `students` for all students together and `input`
-for what no stage changes; the class is empty for what is of all channels. The value is NaN where there is none, such as
-the share of a map without mass.
+`fold 0`), `case`, `measure`, `stage`, `class` and `value`. The stage is `students` for all students together and
+`input` for what no stage changes; the class is empty for what is of all channels. The value is NaN where there is none,
+such as the share of a map without mass.
 """
 
 from collections.abc import Collection, Sequence

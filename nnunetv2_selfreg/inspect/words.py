@@ -9,7 +9,9 @@ import pandas as pd
 from nnunetv2_selfreg.inspect.values import AREA, DIFFERENCE, IN_CLASS, STUDENTS, depths, short
 
 MOST_DECIMALS = 3
+CLEAR = 0.9  # the share of units that agree, from which a difference of two models is called more or less
 Show = Callable[[float], str]
+Words = tuple[str, str, str]  # more, less and the same
 
 
 def rounded(value: float, spread: float = nan, sign: bool = False) -> str:
@@ -66,45 +68,42 @@ class Findings:
         if not means:
             return "No class is there to explain in these cases.", ""
         if len(means) == 2:
-            one, other = (self._stage_means(letter, IN_CLASS).mean() for letter in means)
-            order = _order(percent, other, one, "look at the classes more than", "look at the classes less than",
-                           "look at the classes as much as")  # fmt: skip
-            said = f"B's stages {order} A's: {percent(other)} of a stage's Grad-CAM lies inside the class, {percent(one)} in A."
+            one, other, order, units = self._of_all_stages(IN_CLASS, percent, ("more than", "less than", "as much as"))
+            said = (
+                f"B's stages look at the classes {order} A's: {percent(other)} of a stage's Grad-CAM lies inside the "
+                f"class, {percent(one)} in A ({units})."
+            )
         else:
-            ((one, other),) = means.values()
-            order = _order(percent, one, other, "more than", "less than", "as much as")
+            one, other = next(iter(means.values())).values()
+            order = _order(percent, one, other, ("more than", "less than", "as much as"))
             said = (
                 f"The encoder looks at the classes {order} the decoder: {percent(one)} of an encoder stage's Grad-CAM "
                 f"lies inside the class, {percent(other)} of a decoder stage's."
             )
         area = percent(self.summary[self.summary["measure"] == AREA]["mean"].mean())
         even = f"These are means over stages; a map spread evenly would have {area}."
-        return said, f"{even} {self._in_groups(means, groups, percent)}{self._largest(IN_CLASS, percent)}"
+        return said, f"{even} {_in_groups(means, percent)}{self._largest(IN_CLASS, percent, 'The share')}"
 
     def _alike(self) -> tuple[str, str]:
         depth = depths(self.stages)
         middle = max(depth.values()) / 2
         deep, shallow = ([stage for stage in self.stages if (depth[stage] - middle) * side > 0] for side in (1, -1))
-        named = [f"the {name} stages ({', '.join(map(short, stages))})"
-                 for name, stages in (("deep", deep), ("shallow", shallow))]  # fmt: skip
-        groups = dict(zip(named, (deep, shallow), strict=True))
+        groups = {"deep stages": deep, "shallow stages": shallow}
         means = self._group_means("redundancy", groups)
         if not means:
             return "How alike the channels are cannot be said: too few channels vary.", ""
         alike = "more alike than", "less alike than", "as alike as"
         what = "the mean absolute correlation of two channels of a stage is"
         if len(means) == 2:
-            one, other = (self._stage_means(letter, "redundancy").mean() for letter in means)
-            said = (
-                f"B's channels are {_order(plain, other, one, *alike)} A's: {what} {plain(other)}, {plain(one)} in A."
-            )
+            one, other, order, units = self._of_all_stages("redundancy", plain, alike)
+            said = f"B's channels are {order} A's: {what} {plain(other)}, {plain(one)} in A ({units})."
         else:
-            ((one, other),) = means.values()
-            order = _order(plain, one, other, *alike)
-            said = (
-                f"The channels of {named[0]} are {order} those of {named[1]}: {what} {plain(one)} and {plain(other)}."
-            )
-        return said, f"{self._in_groups(means, groups, plain)}{self._largest('redundancy', plain)}"
+            one, other = next(iter(means.values())).values()
+            of_deep, of_shallow = (f"{name} ({', '.join(map(short, stages))})" for name, stages in groups.items())
+            order = _order(plain, one, other, alike)
+            said = f"The channels of the {of_deep} are {order} those of the {of_shallow}: {what} "
+            said += f"{plain(one)} and {plain(other)}."
+        return said, f"{_in_groups(means, plain)}{self._largest('redundancy', plain, 'The correlation')}"
 
     def _losses(self) -> tuple[str, str]:
         sizes, largest = [], []
@@ -117,7 +116,7 @@ class Findings:
                 values = (f"{value}{f' in {letter}' if letter else ''}" for letter, value in totals.items())
                 sizes.append(f"{title} is {', '.join(values)}")
             if len(totals) == len(self._letters):
-                largest.append(f"{title}: {self._largest(term, plain)}")
+                largest.append(self._largest(term, plain, title))
         if not sizes:
             return "The losses could not be measured.", ""
         return f"Over all students, before the weights, {'; '.join(sizes)}.", " ".join(largest)
@@ -134,52 +133,60 @@ class Findings:
     def _stage_means(self, model: str, measure: str) -> pd.Series:
         return self._means(model, measure).filter(items=self.stages)
 
-    def _group_means(self, measure: str, groups: Mapping[str, Sequence[str]]) -> dict[str, list[float]]:
+    def _group_means(self, measure: str, groups: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
         """Each model's means over the stages of each group; empty if one of them has none."""
         found = {
-            letter: [self._means(letter, measure).filter(items=stages).mean() for stages in groups.values()]
+            letter: {name: self._means(letter, measure).filter(items=stages).mean() for name, stages in groups.items()}
             for letter in self._letters
         }
-        return {} if any(isnan(mean) for means in found.values() for mean in means) else found
+        return {} if any(isnan(mean) for means in found.values() for mean in means.values()) else found
 
-    def _in_groups(self, means: Mapping[str, Sequence[float]], groups: Mapping[str, Sequence[str]], show: Show) -> str:
-        """The groups' means of two models; of one they have been said."""
-        if len(means) == 1:
-            return ""
-        each = (f"{name} {show(one)} in A, {show(other)} in B"
-                for name, one, other in zip(groups, *means.values(), strict=True))  # fmt: skip
-        text = "; ".join(each)
-        return f"{text[0].upper()}{text[1:]}. "
+    def _of_all_stages(self, measure: str, show: Show, words: Words) -> tuple[float, float, str, str]:
+        """Both models' means over all stages, how B's is to A's in words, and in how many units."""
+        one, other = (self._stage_means(letter, measure).mean() for letter in self._letters)
+        rows = self.summary[self.summary[["model", "measure", "class"]].eq([DIFFERENCE, measure, ""]).all(axis=1)]
+        gains = pd.DataFrame(rows.set_index("stage")["by_unit"].filter(items=self.stages).to_dict()).mean(axis=1)
+        agree, units = self._agreement(other - one, gains)
+        order = _order(show, other, one, words)
+        return one, other, order if agree >= CLEAR else f"about {words[-1]}", units
 
-    def _largest(self, measure: str, show: Show) -> str:
+    def _largest(self, measure: str, show: Show, subject: str) -> str:
         """The stage with the largest difference of two models; of one model its highest and its lowest."""
         if len(self._letters) == 1:
             means = self._stage_means(self._letters[0], measure)
             high, low = means.idxmax(), means.idxmin()
-            return f"Highest is {short(high)} ({show(means[high])}), lowest {short(low)} ({show(means[low])})."
+            return (
+                f"{subject} is highest at {short(high)} ({show(means[high])}) and lowest at {short(low)} "
+                f"({show(means[low])})."
+            )
         differences = self._stage_means(DIFFERENCE, measure).abs()
         if not differences.any():
-            return "No stage differs."
+            return f"{subject} differs at no stage."
         at = differences.idxmax()
-        return f"The models differ most at {short(at)}: {self._pair(measure, at, show)}."
+        return f"{subject} differs most at {short(at)}: {self._pair(measure, at, show)}."
 
     def _pair(self, measure: str, stage: str, show: Show) -> str:
         """Both models' values at a stage, and in how many of the units B is on the side of its mean."""
         one, other = (self._means(letter, measure)[stage] for letter in self._letters)
         keys = ["model", "measure", "stage", "class"]
         (row,) = self.summary[self.summary[keys].eq([DIFFERENCE, measure, stage, ""]).all(axis=1)].to_dict("records")
-        side = 1 if row["mean"] > 0 else -1
-        agree = sum(value * side > 0 for value in row["by_unit"].values())
-        units = f"{'higher' if side > 0 else 'lower'} in {agree} of {row['count']} {self.unit}s"
-        return f"{show(one)} in A, {show(other)} in B ({units if row['mean'] else 'the same'})"
+        _, units = self._agreement(row["mean"], pd.Series(row["by_unit"]))
+        return f"{show(one)} in A, {show(other)} in B ({units})"
+
+    def _agreement(self, difference: float, gains: pd.Series) -> tuple[float, str]:
+        """The share of the units in which B is on the side of the difference, and this in words."""
+        if not difference:
+            return 1.0, "no difference"
+        agree = int((gains * difference > 0).sum())
+        return agree / len(gains), f"{'higher' if difference > 0 else 'lower'} in {agree} of {len(gains)} {self.unit}s"
 
 
 def caution(models: int, runs: int, unit: str) -> str:
     """What findings of so many models cannot say, with so many trainings of each."""
     if models == 1 and runs == 1:
         return (
-            "This is one training. Another training of the same model gives other values; several folds (-f 0 1 2) show "
-            "by how much."
+            "This is one training. Another training of the same model gives other values; several folds (-f 0 1 2) "
+            "show by how much."
         )
     if models == 1:
         return f"Values are means over {runs} {unit}s of the model, each with the mean of its cases."
@@ -189,10 +196,20 @@ def caution(models: int, runs: int, unit: str) -> str:
             "differences cannot be called an effect of the method: compare several folds of both (-f 0 1 2)."
         )
     return (
-        f"{runs} {unit}s of each model are compared, {unit} by {unit}. By chance alone, all of them would agree on which "
-        f"model is higher at about {percent(0.5 ** (runs - 1))} of the stages."
+        f"{runs} {unit}s of each model are compared, {unit} by {unit}. By chance alone, all of them would agree on "
+        f"which model is higher at about {percent(0.5 ** (runs - 1))} of the stages."
     )
 
 
-def _order(show: Show, one: float, other: float, more: str, less: str, same: str) -> str:
+def _order(show: Show, one: float, other: float, words: Words) -> str:
+    more, less, same = words
     return same if show(one) == show(other) else more if one > other else less
+
+
+def _in_groups(means: Mapping[str, Mapping[str, float]], show: Show) -> str:
+    """The groups' means of two models; of one they have been said."""
+    if len(means) == 1:
+        return ""
+    first, second = means.values()
+    text = "; ".join(f"{name}: {show(first[name])} in A, {show(second[name])} in B" for name in first)
+    return f"{text[0].upper()}{text[1:]}. "
