@@ -1,9 +1,9 @@
 """Anchors: the places in the network where feature maps get the gradient of their regularisation losses.
 
 The losses of all maps are known only when the forward pass is over. If they were part of the graph there, autograd
-would work out all their gradients at the start of the backward pass, while it still holds every activation: the peak of
-a training's memory would rise. So each map goes through an anchor on its way to the rest of the network. In the backward
-pass the anchor gets the map's gradient from there, and adds that of the map's own losses.
+would work out all their gradients at the start of the backward pass, while it still holds every activation: the peak
+of a training's memory would rise. So each map goes through an anchor on its way to the rest of the network. In the
+backward pass the anchor gets the map's gradient from there, and adds that of the map's own losses.
 
 `torch.compile` takes an anchor into its graph as an operator that it does not look into, so the same holds there.
 """
@@ -50,7 +50,8 @@ class Anchor:
             feature: The map, `(B, C, *spatial)`.
 
         Returns:
-            The same map, to go on with in place of the given one, and a scalar 0 for `weighted`.
+            The same map, to go on with in place of the given one, and a link: a scalar without a value of its own, by
+            which `weighted` makes the training loss depend on the anchor.
         """
         laid: tuple[Tensor, Tensor] = _Anchored.apply(feature, self._number)  # type: ignore[no-untyped-call]
         return laid
@@ -69,7 +70,7 @@ class _Anchored(torch.autograd.Function):
     def forward(ctx: Any, feature: Tensor, number: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(feature)
         ctx.number = number
-        return feature.view_as(feature), feature.new_zeros((), dtype=accumulation_dtype(feature))
+        return feature.view_as(feature), feature.new_empty((), dtype=accumulation_dtype(feature))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, factor: Tensor) -> tuple[Tensor, None]:
@@ -107,7 +108,7 @@ def weighted(
     weights: Tensor,
     gradients: Sequence[Sequence[AddGradient]],
     anchors: Sequence[Anchor],
-    zeros: Sequence[Tensor],
+    links: Sequence[Tensor],
 ) -> Tensor:
     """The weighted sum of the maps' losses; its gradient reaches the maps at their anchors.
 
@@ -116,12 +117,12 @@ def weighted(
         weights: How much each counts, `(terms, maps)`.
         gradients: What adds each loss's gradient, by term and map.
         anchors: One of each map.
-        zeros: What laying the anchors gave.
+        links: What laying the anchors gave.
 
     Returns:
         A scalar.
     """
-    total: Tensor = _Weighted.apply(values, weights, gradients, anchors, *zeros)  # type: ignore[no-untyped-call]
+    total: Tensor = _Weighted.apply(values, weights, gradients, anchors, *links)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -133,7 +134,7 @@ class _Weighted(torch.autograd.Function):
         weights: Tensor,
         gradients: Sequence[Sequence[AddGradient]],
         anchors: Sequence[Anchor],
-        *zeros: Tensor,
+        *links: Tensor,
     ) -> Tensor:
         ctx.weights, ctx.gradients, ctx.anchors = weights, gradients, anchors
         return (values * weights).sum()

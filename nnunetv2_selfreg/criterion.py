@@ -98,7 +98,7 @@ class SelfRegCriterion(nn.Module):
         shares, weights = self._shares_and_weights(len(features.encoder), len(features.decoder), values)
         self._count(loss.detach().abs(), (values * shares).sum(1), values)
         gradients = [of_term.gradients for of_term in losses]
-        return loss + weighted(values, weights, gradients, features.anchors, features.zeros)
+        return loss + weighted(values, weights, gradients, features.anchors, features.links)
 
     def take_means(self) -> dict[str, float]:
         """Means over the finite training steps since the last call: of the terms, and of the size of nnU-Net's loss.

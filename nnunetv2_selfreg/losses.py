@@ -8,7 +8,7 @@ Half-precision maps are read as they are and accumulated in float32; a loss is f
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 
 import torch
@@ -39,17 +39,22 @@ def draw_channels(
         For each student the indices into its channels and into the teacher's, each int64 of shape
         `(min(student, teacher),)`, all drawn independently of each other.
     """
-    beyond = _beyond((*students, *[teacher] * len(students)), torch.device(device or "cpu"))
-    keys = torch.rand(beyond.shape, generator=generator, device=device)
-    orders = (keys + beyond).argsort(dim=1)  # each row begins with a random order of its map's channels
+    sizes = (*students, *[teacher] * len(students))
+    keys = torch.rand(len(sizes), max(sizes), generator=generator, device=device)
+    is_beyond = torch.arange(max(sizes), device=device) >= on_device(sizes, keys.device)
+    orders = (keys + is_beyond).argsort(dim=1)  # each row begins with a random order of its map's channels
     pairs = zip(students, orders[: len(students)], orders[len(students) :], strict=True)
     return [(mine[: min(size, teacher)], others[: min(size, teacher)]) for size, mine, others in pairs]
 
 
-@lru_cache(maxsize=16)  # made on the host: once, not in every step
-def _beyond(sizes: tuple[int, ...], device: torch.device) -> Tensor:
-    """0 for the channels that a map has, 1 beyond: `(maps, most channels)`."""
-    return (torch.arange(max(sizes)) >= torch.tensor(sizes)[:, None]).float().to(device)
+def on_device(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """Numbers of channels as a tensor, int64 `(maps, 1)`; brought to the device once, not in every step."""
+    return _on_device(tuple(sizes), device)
+
+
+@lru_cache(maxsize=16)
+def _on_device(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(sizes, device=device)[:, None]
 
 
 def semantic_consistency(
@@ -70,9 +75,9 @@ def semantic_consistency(
         The loss, a scalar.
     """
     channels = student_channels, teacher_channels
-    values = consistencies([student.detach()], teacher.detach(), [channels])
+    value = consistencies([student.detach()], teacher.detach(), [channels])
     add = partial(add_consistency_gradient, teacher=TeacherPyramid(teacher).at(student), channels=channels)
-    return _loss(student, values, add)
+    return _loss(student, value, add)
 
 
 def internal_feature_distillation(feature: Tensor) -> Tensor:
@@ -89,14 +94,14 @@ def internal_feature_distillation(feature: Tensor) -> Tensor:
     Returns:
         The loss, a scalar.
     """
-    values, (partner,) = distillations([feature.detach()])
-    return _loss(feature, values, partial(add_distillation_gradient, partner=partner))
+    values, partners = distillations([feature.detach()], on_device([feature.shape[1]], feature.device))
+    return _loss(feature, values, partial(add_distillation_gradient, partner=partners[0]))
 
 
-def _loss(feature: Tensor, values: Tensor, add_gradient: AddGradient) -> Tensor:
+def _loss(feature: Tensor, value: Tensor, add_gradient: AddGradient) -> Tensor:
     anchor = Anchor()
-    _, zero = anchor.lay(feature)
-    return weighted(values[None], torch.ones_like(values[None]), [[add_gradient]], [anchor], [zero])
+    _, link = anchor.lay(feature)
+    return weighted(value[None], torch.ones_like(value[None]), [[add_gradient]], [anchor], [link])
 
 
 # Both losses are squared differences between channels of maps that the network keeps for its own backward pass anyway.
@@ -137,11 +142,9 @@ def consistencies(students: Sequence[Tensor], teacher: Tensor, channels: Sequenc
         channels: The drawn channels of each student and of the teacher.
     """
     pyramid = TeacherPyramid(teacher)
-    return torch.stack(
-        [
-            _mean_square(_consistency_difference(student, pyramid.at(student), *drawn))
-            for student, drawn in zip(students, channels, strict=True)
-        ]
+    return _mean_squares(
+        _consistency_difference(student, pyramid.at(student), *drawn)
+        for student, drawn in zip(students, channels, strict=True)
     )
 
 
@@ -174,28 +177,30 @@ def _consistency_difference(
     return pooled(drawn, tuple(teacher.shape[2:])).sub_(teacher.index_select(1, teacher_channels))
 
 
-def distillations(features: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def distillations(features: Sequence[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor]:
     """IFD of several maps, without a graph.
 
     Args:
         features: Maps of `(B, C, *spatial)` each.
+        sizes: Their numbers of channels, from `on_device`.
 
     Returns:
-        The losses, `(maps,)`, and for each map the channel that each channel is compared with, int64 `(C,)`. The middle
-        one of an odd count is compared with itself.
+        The losses, `(maps,)`; and for each map the channel that each of its channels is compared with, int64
+        `(maps, most channels)`. The middle one of an odd count is compared with itself.
     """
     scores = pad_sequence([importance(feature) for feature in features], batch_first=True, padding_value=-math.inf)
     rankings = scores.argsort(dim=1, descending=True, stable=True)
-    values, partners = [], []
-    for feature, ranking in zip(features, rankings, strict=True):
-        channels = feature.shape[1]
-        half = channels // 2
-        better, middle, worse = ranking[:channels].split([half, channels - 2 * half, half])
-        difference = feature.index_select(1, better).to(accumulation_dtype(feature))
-        values.append(_mean_square(difference.sub_(feature.index_select(1, worse))))
-        partner = torch.cat([worse, middle, better])
-        partners.append(torch.empty_like(partner).scatter_(0, ranking[:channels], partner))
-    return torch.stack(values), partners
+    half, rank = sizes // 2, torch.arange(scores.shape[1], device=scores.device)
+    shift = torch.where(rank < half, sizes - half, torch.where(rank < sizes - half, 0, half - sizes))
+    opposite = rankings.gather(1, torch.where(rank < sizes, rank + shift, rank))
+    return _mean_squares(map(_distillation_difference, features, rankings)), rankings.scatter(1, rankings, opposite)
+
+
+def _distillation_difference(feature: Tensor, ranking: Tensor) -> Tensor:
+    """The better half of the channels minus the worse half, in a buffer of its own."""
+    channels, half = feature.shape[1], feature.shape[1] // 2
+    better = feature.index_select(1, ranking[:half]).to(accumulation_dtype(feature))
+    return better.sub_(feature.index_select(1, ranking[channels - half : channels]))
 
 
 def add_distillation_gradient(
@@ -210,15 +215,20 @@ def add_distillation_gradient(
         in_place: As there.
         partner: The channel that each channel is compared with, from `distillations`.
     """
-    half = feature.shape[1] // 2
-    difference = feature.index_select(1, partner).to(accumulation_dtype(feature)).sub_(feature)
+    channels, half = feature.shape[1], feature.shape[1] // 2
+    difference = feature.index_select(1, partner[:channels]).to(accumulation_dtype(feature)).sub_(feature)
     factor = factor * (-2 / max(feature[:, 0].numel() * half, 1))
     return gradient.addcmul_(difference, factor) if in_place else torch.addcmul(gradient, difference, factor)
 
 
-def _mean_square(difference: Tensor) -> Tensor:
+def _mean_squares(differences: Iterable[Tensor]) -> Tensor:
+    """The mean square of each map, `(maps,)`; 0 for a map without elements."""
     # sums per channel first: a single sum in float32 over millions of voxels would lose digits
-    return torch.linalg.vector_norm(difference.flatten(2), dim=2).square_().sum() / max(difference.numel(), 1)
+    sums = [
+        torch.linalg.vector_norm(difference.flatten(2), dim=2).square_().flatten() / max(difference.numel(), 1)
+        for difference in differences
+    ]
+    return pad_sequence(sums, batch_first=True).sum(1)
 
 
 def importance(feature: Tensor) -> Tensor:

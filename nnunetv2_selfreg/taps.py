@@ -44,14 +44,14 @@ class StageFeatures(NamedTuple):
         decoder: The decoder's students.
         teacher: The last decoder stage's output, at full resolution.
         anchors: Where the students get their terms' gradient, the encoder's and then the decoder's.
-        zeros: What laying these anchors gave, for `anchors.weighted`.
+        links: What laying these anchors gave, for `anchors.weighted`.
     """
 
     encoder: list[Tensor]
     decoder: list[Tensor]
     teacher: Tensor
     anchors: list[Anchor]
-    zeros: list[Tensor]
+    links: list[Tensor]
 
 
 class StageTaps:
@@ -90,7 +90,7 @@ class StageTaps:
         Raises:
             SelfRegError: Some stages gave no map, or one gave several.
         """
-        features, zeros, repeated = self._features, self._zeros, self._repeated
+        features, links, repeated = self._features, self._links, self._repeated
         self._empty()
         if not features:
             return None
@@ -109,7 +109,7 @@ class StageTaps:
             decoder=[features[name] for name in self.stages.decoder],
             teacher=features[next(iter(self.stages.teacher))],
             anchors=list(self._anchors.values()),
-            zeros=[zeros[name] for name in self._students],
+            links=[links[name] for name in self._students],
         )
 
     def remove(self) -> None:
@@ -120,24 +120,24 @@ class StageTaps:
 
     def _empty(self) -> None:
         self._features: dict[str, Tensor] = {}
-        self._zeros: dict[str, Tensor] = {}
+        self._links: dict[str, Tensor] = {}
         self._repeated: set[str] = set()
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
         """The hook: keeps the module's map, and lets it go on through its anchor."""
         if not (module.training and torch.is_grad_enabled()):
             return None
-        zero = None
+        link = None
         if name in self._students:
-            output, zero = self._anchors[name].lay(output)
+            output, link = self._anchors[name].lay(output)
         if not torch.compiler.is_compiling() and in_backward():
             # activation checkpointing runs the forward pass again, anchor and all; the map was kept before
             return output
         if name in self._features:
             self._repeated.add(name)
         self._features[name] = output.detach()
-        if zero is not None:
-            self._zeros[name] = zero
+        if link is not None:
+            self._links[name] = link
         return output
 
 

@@ -22,6 +22,7 @@ from nnunetv2_selfreg.losses import (
     consistencies,
     distillations,
     draw_channels,
+    on_device,
     pooled,
 )
 
@@ -185,10 +186,10 @@ def _consistency(students: Sequence[Tensor], step: Step) -> TermLosses:
 
 
 def _distillation(students: Sequence[Tensor], step: Step) -> TermLosses:
-    values, partners = step.run(distillations, students)
-    return TermLosses(
-        values, [partial(step.run, add_distillation_gradient, any_shape=True, partner=partner) for partner in partners]
-    )
+    sizes = on_device([student.shape[1] for student in students], step.teacher.device)
+    values, partners = step.run(distillations, students, sizes)
+    add_gradient = partial(step.run, add_distillation_gradient, any_shape=True)
+    return TermLosses(values, [partial(add_gradient, partner=partner) for partner in partners])
 
 
 SCR = Term("scr", "SCR", _consistency, colour="#0072B2")

@@ -20,9 +20,9 @@ def anchored(encoder: list[Tensor], decoder: list[Tensor], teacher: Tensor) -> S
     """Maps of no network, as taps would hand them over."""
     students = [*encoder, *decoder]
     anchors = [Anchor() for _ in students]
-    zeros = [anchor.lay(student)[1] for anchor, student in zip(anchors, students, strict=True)]
+    links = [anchor.lay(student)[1] for anchor, student in zip(anchors, students, strict=True)]
     encoder, decoder = ([student.detach() for student in part] for part in (encoder, decoder))
-    return StageFeatures(encoder, decoder, teacher, anchors, zeros)
+    return StageFeatures(encoder, decoder, teacher, anchors, links)
 
 
 def recorded(network: torch.nn.Module) -> dict[str, Tensor]:

@@ -24,9 +24,9 @@ def contrast(student, teacher):
 def with_gradient(term, student, teacher, weight=1.0):
     """The term's value of one student; gives the student its gradient."""
     anchor = Anchor()
-    _, zero = anchor.lay(student)
+    _, link = anchor.lay(student)
     losses = term.compute([student.detach()], Step(teacher))
-    weighted(losses.values[None], torch.full((1, 1), weight), [losses.gradients], [anchor], [zero]).backward()
+    weighted(losses.values[None], torch.full((1, 1), weight), [losses.gradients], [anchor], [link]).backward()
     return losses.values
 
 

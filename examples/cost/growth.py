@@ -13,45 +13,17 @@ import statistics
 from pathlib import Path
 
 import torch
-from measure import SETTINGS, NoLoss, machine, seconds
-
-from nnunetv2_selfreg.anchors import Anchor
-from nnunetv2_selfreg.criterion import SelfRegCriterion
-from nnunetv2_selfreg.taps import StageFeatures
+from alone import Maps, step_of
+from measure import machine, seconds
 
 
-class NoTaps:
-    """Hands over the same maps at every step."""
-
-    def __init__(self, features: StageFeatures) -> None:
-        self.features = features
-
-    def take(self) -> StageFeatures:
-        return self.features._replace(anchors=[Anchor(f) for f in self.features.encoder + self.features.decoder])
-
-
-def features_of(patch: int, batch: int, channels: int, stages: int, device: torch.device) -> StageFeatures:
+def maps_of(patch: int, batch: int, channels: int, stages: int, device: torch.device) -> Maps:
     """Maps of a 2D U-Net with this many encoder stages, halved in size and doubled in channels from stage to stage."""
-    shapes = [(batch, channels * 2**i, patch // 2**i, patch // 2**i) for i in range(stages)]
-    generator = torch.Generator().manual_seed(0)
-    maps = [torch.randn(shape, generator=generator).to(device) for shape in [*shapes[1:], *shapes[-2::-1]]]
-    students = [feature.requires_grad_() for feature in maps[:-1]]
-    return StageFeatures(students[: stages - 1], students[stages - 1 :], maps[-1], [])
+    return Maps([(batch, channels * 2**i, patch // 2**i, patch // 2**i) for i in range(stages)], device)
 
 
-def step_of(features: StageFeatures, device: torch.device):
-    criterion = SelfRegCriterion(NoLoss(), NoTaps(features), SETTINGS["selfreg"], device)
-
-    def step() -> None:
-        for feature in features.encoder + features.decoder:
-            feature.grad = None
-        criterion(None, None).backward()
-
-    return step
-
-
-def size(features: StageFeatures) -> int:
-    return sum(feature.numel() for feature in features.encoder + features.decoder)
+def size(maps: Maps) -> int:
+    return sum(student.numel() for student in maps.students)
 
 
 def slope(points: list[tuple[int, float]]) -> float:
@@ -75,14 +47,14 @@ def main() -> None:
     for name, values in series.items():
         points = []
         for value in values:
-            features = features_of(**(usual | {name: value}), device=device)
-            step = step_of(features, device)
+            maps = maps_of(**(usual | {name: value}), device=device)
+            step = step_of(maps)
             times = [seconds(step, device=device) for _ in range(3 + parsed.rounds)][3:]
-            points.append((size(features), statistics.median(times)))
+            points.append((size(maps), statistics.median(times)))
         results[name] = {"values": values, "points": points, "slope": slope(points)}
         sizes, medians = (" ".join(f"{value:.3g}" for value in column) for column in zip(*points, strict=True))
         print(f"| {name} {values} | {sizes} | {medians} | {results[name]['slope']:.2f} |", flush=True)
-    step = step_of(features_of(**usual, device=device), device)
+    step = step_of(maps_of(**usual, device=device))
     times = [seconds(step, device=device) for _ in range(400)]
     results["epochs"] = statistics.median(times[-40:]) / statistics.median(times[40:80])
     print(f"| steps 360 to 400 over steps 40 to 80 | | {results['epochs']:.3f} | |")

@@ -4,8 +4,11 @@ Zhu et al., SelfReg-UNet, MICCAI 2024: the same values and gradients as `nnunetv
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from nnunetv2_selfreg.settings import SelfRegSettings
+from nnunetv2_selfreg.taps import choose_students
 
 
 def internal_feature_distillation(feature: Tensor) -> Tensor:
@@ -32,3 +35,25 @@ def selfreg(encoder: list[Tensor], decoder: list[Tensor], final: Tensor) -> Tens
     scr = sum(semantic_consistency(student, final) for student in students) / len(students)
     ifd = sum(sum(map(internal_feature_distillation, group)) / len(group) for group in (encoder, decoder) if group)
     return scr + ifd
+
+
+class PublishedCriterion(nn.Module):
+    """nnU-Net's loss plus the published formulation on the same maps, hooks included.
+
+    Args:
+        loss: nnU-Net's loss.
+        network: The network; its hooks keep the maps with their graph.
+    """
+
+    def __init__(self, loss: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.loss, self.maps = loss, {}
+        self.stages = choose_students(network, SelfRegSettings())
+        for part in self.stages:
+            for name, module in part.items():
+                module.register_forward_hook(lambda module, inputs, output, name=name: self.maps.update({name: output}))
+
+    def forward(self, output, target):
+        encoder, decoder, (teacher,) = ([self.maps[name] for name in part] for part in self.stages)
+        self.maps.clear()
+        return self.loss(output, target) + 0.015 * selfreg(encoder, decoder, teacher)
