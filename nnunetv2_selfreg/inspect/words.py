@@ -88,7 +88,8 @@ class Findings:
         depth = depths(self.stages)
         middle = max(depth.values()) / 2
         deep, shallow = ([stage for stage in self.stages if (depth[stage] - middle) * side > 0] for side in (1, -1))
-        groups = {"deep stages": deep, "shallow stages": shallow}
+        named = {"deep stages": deep, "shallow stages": shallow}
+        groups = {f"{name} ({', '.join(map(short, stages))})": stages for name, stages in named.items()}
         means = self._group_means("redundancy", groups)
         if not means:
             return "How alike the channels are cannot be said: too few channels vary.", ""
@@ -99,7 +100,7 @@ class Findings:
             said = f"B's channels are {order} A's: {what} {plain(other)}, {plain(one)} in A ({units})."
         else:
             one, other = next(iter(means.values())).values()
-            of_deep, of_shallow = (f"{name} ({', '.join(map(short, stages))})" for name, stages in groups.items())
+            of_deep, of_shallow = groups
             order = _order(plain, one, other, alike)
             said = f"The channels of the {of_deep} are {order} those of the {of_shallow}: {what} "
             said += f"{plain(one)} and {plain(other)}."
