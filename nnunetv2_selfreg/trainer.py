@@ -222,5 +222,6 @@ def _unwrapped(network: nn.Module) -> tuple[nn.Module, bool]:
     """The network without DDP and `torch.compile`, and whether it is compiled."""
     if isinstance(network, DistributedDataParallel):
         network = network.module
-    compiled = isinstance(network, OptimizedModule)
-    return network._orig_mod if compiled else network, compiled
+    if isinstance(network, OptimizedModule):
+        return network.get_submodule("_orig_mod"), True
+    return network, False
