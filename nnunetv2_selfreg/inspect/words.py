@@ -80,8 +80,8 @@ class Findings:
                 f"The encoder looks at the classes {order} the decoder: {percent(one)} of an encoder stage's Grad-CAM "
                 f"lies inside the class, {percent(other)} of a decoder stage's."
             )
-        area = percent(self.summary[self.summary["measure"] == AREA]["mean"].mean())
-        even = f"These are means over stages; a map spread evenly would have {area}."
+        areas = self.summary[(self.summary["measure"] == AREA) & (self.summary["model"] != DIFFERENCE)]
+        even = f"These are means over stages; a map spread evenly would have {percent(areas['mean'].mean())}."
         return said, f"{even} {_in_groups(means, percent)}{self._largest(IN_CLASS, percent, 'The share')}"
 
     def _alike(self) -> tuple[str, str]:

@@ -275,6 +275,7 @@ def test_what_is_found_in_two_models():
               with_redundancy(inspection("B"), [0.5, 0.5, 0.2, *[0.5] * 6])]  # fmt: skip
     looks, alike, _ = findings(models)
     assert looks.startswith("B's stages look at the classes as much as A's: 46 % of a stage's Grad-CAM lies inside")
+    assert "a map spread evenly would have 10 %" in looks
     assert "The share differs at no stage." in looks
     assert alike.startswith("B's channels are less alike than A's")
     assert "0.47, 0.50 in A (lower in 3 of 3 cases)." in alike
