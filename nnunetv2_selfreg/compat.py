@@ -3,6 +3,8 @@
 import inspect
 import os
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from os.path import join
@@ -135,6 +137,18 @@ def compile_with_hooks() -> None:
     """
     torch._dynamo.config.skip_nnmodule_hook_guards = False
     torch.compiler.reset()
+
+
+@contextmanager
+def autograd() -> Iterator[None]:
+    """Autograd switched on, also inside an operator of our own, where torch switches more off than gradients."""
+    keys = torch._C.DispatchKey
+    with (
+        torch._C._SetExcludeDispatchKeyGuard(keys.AutogradFunctionality, False),
+        torch._C._SetExcludeDispatchKeyGuard(keys.ADInplaceOrView, False),
+        torch.enable_grad(),
+    ):
+        yield
 
 
 def in_backward() -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_selfreg.anchors import AddGradient, accumulation_dtype
+from nnunetv2_selfreg.compat import autograd
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.losses import (
     TeacherPyramid,
@@ -153,7 +154,7 @@ def own_term(
             return loss(student.to(dtype), teacher.to(dtype))
 
     def add_gradient(gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, teacher: Tensor) -> Tensor:
-        with torch.enable_grad():
+        with autograd():
             student = feature.detach().to(accumulation_dtype(feature)).requires_grad_()
             (own,) = torch.autograd.grad(evaluate(student, teacher), student)
         return gradient.addcmul_(own, factor) if in_place else torch.addcmul(gradient, own, factor)

@@ -23,7 +23,7 @@ ALLOWED = {  # what each core module may import of the library
     "reading": {"errors"},
     "compat": {"errors"},
     "losses": {"anchors"},
-    "terms": {"anchors", "errors", "losses"},
+    "terms": {"anchors", "compat", "errors", "losses"},
     "settings": {"errors", "files", "terms"},
     "taps": {"anchors", "compat", "errors", "settings"},
     "progress": {"files", "terms"},

@@ -9,7 +9,9 @@ from test_criterion import BaseLoss, batch
 
 from nnunetv2_selfreg.compat import compile_with_hooks
 from nnunetv2_selfreg.criterion import SelfRegCriterion
+from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.taps import StageTaps
+from nnunetv2_selfreg.terms import own_term
 
 CPU = torch.device("cpu")
 
@@ -116,3 +118,18 @@ def test_a_network_of_which_only_a_part_is_compiled_trains_as_the_eager_one(part
     training = Training(False)
     setattr(training.network, part, torch.compile(getattr(training.network, part), backend="aot_eager"))
     assert_same(training.step(), Training(False).step())
+
+
+def test_a_term_of_ones_own_trains_in_a_compiled_network_as_in_an_eager_one():
+    """Autograd works out its gradient, inside the operator that the compiled graph calls."""
+    terms = (own_term("contrast", lambda student, teacher: (student - teacher.mean()).square().mean(), 0.7),)
+    steps = []
+    for compiled in (False, True):
+        training = Training(compiled)
+        settings = SelfRegSettings.from_plans({}, terms)
+        training.criterion.taps.remove()
+        taps = StageTaps(training.network, settings)
+        training.criterion = SelfRegCriterion(BaseLoss(), taps, settings, CPU, terms, compiled=compiled)
+        steps.append(training.step())
+    assert_same(steps[1], steps[0])
+    assert not all(torch.equal(a, b) for a, b in zip(steps[0][1], Training(False).step()[1], strict=True))

@@ -316,3 +316,53 @@ def test_maps_that_are_not_finite_are_named_and_kept_out_of_the_means(weights, b
     assert criterion.non_finite() is None
     total(criterion, bad)
     assert criterion.non_finite().every_step
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_terms_in_every_kth_step_give_the_same_gradient_on_average(every):
+    """IFD alone, since it draws nothing; the weights do not change between the steps."""
+    network = plain_unet(features=(4, 6, 8)).double()
+    images, target = batch()
+
+    def gradients(criterion, steps):
+        network.zero_grad()
+        for _ in range(steps):
+            criterion(network(images.double()), target).backward()
+        return [p.grad / steps for p in network.parameters() if p.grad is not None]
+
+    expected_criterion = criterion_for(network, lambda_scr=0.0, lambda_ifd=0.7)
+    expected = gradients(expected_criterion, 6)
+    expected_criterion.taps.remove()
+    criterion = criterion_for(network, lambda_scr=0.0, lambda_ifd=0.7, every=every)
+    for found, wanted in zip(gradients(criterion, 6), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert criterion.take_means() == pytest.approx(expected_criterion.take_means())
+
+
+def test_between_the_kth_steps_the_loss_is_nnunets_own():
+    network = plain_unet()
+    images, target = batch()
+    criterion = criterion_for(network, every=2)
+    output = network(images)
+    assert criterion(output, target) > BaseLoss()(output, target)
+    criterion.take_means()
+    output = network(images)
+    assert criterion(output, target) == BaseLoss()(output, target)
+    assert criterion.take_means() == {}
+    assert criterion.non_finite() is None
+    assert criterion.taps.take() is None
+
+
+def test_two_losses_before_one_backward_pass_each_keep_their_own_gradients():
+    network = plain_unet(features=(4, 6, 8)).double()
+    target = batch()[1]
+    batches = [torch.randn(2, 1, 16, 16, dtype=torch.float64) for _ in range(2)]
+    criterion = criterion_for(network, lambda_scr=0.0, lambda_ifd=0.7)
+    for images in batches:
+        criterion(network(images), target).backward()
+    expected = [None if p.grad is None else p.grad.clone() for p in network.parameters()]
+    network.zero_grad()
+    sum(criterion(network(images), target) for images in batches).backward()
+    for parameter, wanted in zip(network.parameters(), expected, strict=True):
+        if wanted is not None:
+            torch.testing.assert_close(parameter.grad, wanted)

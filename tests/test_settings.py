@@ -121,3 +121,16 @@ def test_settings_as_plans_are_read_back() -> None:
 def test_settings_are_logged_with_stages_where_they_are_chosen() -> None:
     settings = SelfRegSettings.from_plans({"selfreg": {"lambda_scr": 0.1, "encoder_stages": [2, 1]}})
     assert str(settings) == "lambda_scr 0.1, lambda_ifd 0.015, taps stages, encoder_stages [1, 2]"
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "2", None, [1]])
+def test_every_must_be_a_whole_number_of_steps(value: Any) -> None:
+    expected = f"SelfReg: plans key 'selfreg.every' must be a whole number of steps from 1, got {value!r}"
+    assert refusal({"selfreg": {"every": value}}) == expected
+
+
+def test_every_is_read_written_and_named_in_the_log() -> None:
+    settings = SelfRegSettings.from_plans({"selfreg": {"every": 4}})
+    assert settings.as_plans()["every"] == 4
+    assert str(settings).endswith(", every 4 steps")
+    assert "every" not in str(SelfRegSettings())
