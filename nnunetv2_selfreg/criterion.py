@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nnunetv2_selfreg.anchors import weighted
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.taps import StageTaps
+from nnunetv2_selfreg.taps import StageFeatures, StageTaps
 from nnunetv2_selfreg.terms import BUILT_IN, Step, Term
 
 
@@ -25,6 +25,20 @@ class NonFinite(NamedTuple):
     stages: list[str]
     iteration: int
     every_step: bool
+
+
+class _Added(NamedTuple):
+    """What a step adds to nnU-Net's loss.
+
+    Attributes:
+        total: The weighted sum, a scalar.
+        means: The terms' values, `(terms,)`.
+        values: Of all students, `(terms, students)`.
+    """
+
+    total: Tensor
+    means: Tensor
+    values: Tensor
 
 
 class SelfRegCriterion(nn.Module):
@@ -81,24 +95,31 @@ class SelfRegCriterion(nn.Module):
         Raises:
             SelfRegError: A training step whose forward pass did not fill each tap once.
         """
-        loss: Tensor = self.loss(output, target)
         features = self.taps.take()
-        if features is None:
-            if loss.requires_grad:
-                raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
+        added = None
+        if features is not None and self.terms:
+            self._calls += 1
+            if (self._calls - 1) % self.settings.every == 0:
+                # before nnU-Net's loss, which keeps maps of its own from then on
+                added = self._evaluate(features)
+        loss: Tensor = self.loss(output, target)
+        if features is None and loss.requires_grad:
+            raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
+        if added is None:
             return loss
-        self._calls += 1
-        if not self.terms or (self._calls - 1) % self.settings.every:
-            return loss
+        self._count(loss.detach().abs(), added)
+        return loss + added.total
+
+    def _evaluate(self, features: StageFeatures) -> "_Added":
         students = [*features.encoder, *features.decoder]
         step = Step(features.teacher, self._generator, self._compiled)
         with torch.autocast(features.teacher.device.type, enabled=False):
             losses = [term.compute(students, step) for term in self.terms]
-        values = torch.stack([of_term.values for of_term in losses])
-        shares, weights = self._shares_and_weights(len(features.encoder), len(features.decoder), values)
-        self._count(loss.detach().abs(), (values * shares).sum(1), values)
-        gradients = [of_term.gradients for of_term in losses]
-        return loss + weighted(values, weights, gradients, features.anchors, features.links)
+            values = torch.stack([of_term.values for of_term in losses])
+            shares, weights = self._shares_and_weights(len(features.encoder), len(features.decoder), values)
+            gradients = [of_term.gradients for of_term in losses]
+            total = weighted(values, weights, gradients, features.anchors, features.links)
+        return _Added(total, (values * shares).sum(1), values)
 
     def take_means(self) -> dict[str, float]:
         """Means over the finite training steps since the last call: of the terms, and of the size of nnU-Net's loss.
@@ -148,21 +169,15 @@ class SelfRegCriterion(nn.Module):
             self._factors = key, shares.to(like.device), whole.to(like.device)
         return self._factors[1:]
 
-    def _count(self, size: Tensor, means: Tensor, values: Tensor) -> None:
-        """Adds one step to the running sums, on the device, so that a step never waits for the host.
-
-        Args:
-            size: Of nnU-Net's loss, a scalar.
-            means: The terms' values, `(terms,)`.
-            values: Of all students, `(terms, students)`.
-        """
-        step = torch.cat([size[None].float(), means.float()])
+    def _count(self, size: Tensor, added: _Added) -> None:
+        """Adds one step, and the size of its nnU-Net loss, to the running sums; a step never waits for the host."""
+        step = torch.cat([size[None].float(), added.means.float()])
         finite = step.isfinite().all()
         if self._steps == 0:
             self._sums = torch.zeros_like(step)
             self._finite_steps = torch.zeros_like(finite, dtype=torch.int64)
-            self._first_bad = torch.full_like(values, -1, dtype=torch.int64)
+            self._first_bad = torch.full_like(added.values, -1, dtype=torch.int64)
         self._finite_steps += finite
         self._sums += torch.where(finite, step, 0.0)
-        self._first_bad.masked_fill_((self._first_bad < 0) & ~values.isfinite(), self._steps)
+        self._first_bad.masked_fill_((self._first_bad < 0) & ~added.values.isfinite(), self._steps)
         self._steps += 1

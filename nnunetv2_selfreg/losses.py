@@ -8,8 +8,9 @@ Half-precision maps are read as they are and accumulated in float32; a loss is f
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -75,9 +76,8 @@ def semantic_consistency(
         The loss, a scalar.
     """
     channels = student_channels, teacher_channels
-    value = consistencies([student.detach()], teacher.detach(), [channels])
-    add = partial(add_consistency_gradient, teacher=TeacherPyramid(teacher).at(student), channels=channels)
-    return _loss(student, value, add)
+    values, teachers = consistencies([student.detach()], teacher.detach(), [channels])
+    return _loss(student, values, partial(add_consistency_gradient, teacher=teachers[0], channels=channels))
 
 
 def internal_feature_distillation(feature: Tensor) -> Tensor:
@@ -114,38 +114,43 @@ class TeacherPyramid:
 
     Args:
         teacher: `(B, C, *spatial)`; no gradient flows back to it.
-        pool: `pooled`, or what `torch.compile` makes of it.
     """
 
-    def __init__(self, teacher: Tensor, pool: Callable[[Tensor, tuple[int, ...]], Tensor] | None = None) -> None:
-        self._finest, self._pool = teacher.detach(), pool or pooled
-        self._levels = {tuple(teacher.shape[2:]): self._finest}
+    def __init__(self, teacher: Tensor) -> None:
+        self._finest = tuple(teacher.shape[2:])
+        self._levels = {self._finest: teacher.detach()}
 
     def at(self, student: Tensor) -> Tensor:
         """The teacher, `(B, C, *grid)`, on the grid on which it meets this student."""
-        finest = tuple(self._finest.shape[2:])
-        grid = tuple(map(min, student.shape[2:], finest))
+        grid = tuple(map(min, student.shape[2:], self._finest))
         if grid not in self._levels:
             # averages of averages are exact where the sizes divide
             sources = [level for level in self._levels if all(n % m == 0 for n, m in zip(level, grid, strict=True))]
-            source = min(sources, key=math.prod, default=finest)
-            self._levels[grid] = self._pool(self._levels[source], grid)
+            source = min(sources, key=math.prod, default=self._finest)
+            self._levels[grid] = _pooled(self._levels[source], grid)
         return self._levels[grid]
 
 
-def consistencies(students: Sequence[Tensor], teacher: Tensor, channels: Sequence[Channels]) -> Tensor:
-    """SCR of several students: `(students,)`, without a graph.
+def consistencies(
+    students: Sequence[Tensor], teacher: Tensor, channels: Sequence[Channels]
+) -> tuple[Tensor, list[Tensor]]:
+    """SCR of several students, without a graph.
 
     Args:
         students: Maps of `(B, C, *spatial)` each.
         teacher: `(B, C, *spatial)`.
         channels: The drawn channels of each student and of the teacher.
+
+    Returns:
+        The losses, `(students,)`; and for each student the teacher on the grid on which they meet.
     """
     pyramid = TeacherPyramid(teacher)
-    return _mean_squares(
-        _consistency_difference(student, pyramid.at(student), *drawn)
-        for student, drawn in zip(students, channels, strict=True)
+    teachers = [pyramid.at(student) for student in students]
+    differences = (
+        _consistency_difference(student, level, *drawn)
+        for student, level, drawn in zip(students, teachers, channels, strict=True)
     )
+    return _mean_squares(differences), teachers
 
 
 def add_consistency_gradient(
@@ -174,7 +179,7 @@ def _consistency_difference(
 ) -> Tensor:
     """The student's drawn channels minus the teacher's, on their common grid, in a buffer of its own."""
     drawn = student.index_select(1, student_channels).to(accumulation_dtype(student))
-    return pooled(drawn, tuple(teacher.shape[2:])).sub_(teacher.index_select(1, teacher_channels))
+    return _pooled(drawn, tuple(teacher.shape[2:])).sub_(teacher.index_select(1, teacher_channels))
 
 
 def distillations(features: Sequence[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,7 +243,7 @@ def importance(feature: Tensor) -> Tensor:
     return (flat.sum(2, dtype=dtype) / norm).sum(0)
 
 
-def pooled(feature: Tensor, grid: tuple[int, ...]) -> Tensor:
+def _pooled(feature: Tensor, grid: tuple[int, ...]) -> Tensor:
     """The map average-pooled to `grid`, in the accumulation dtype, or itself if it has that grid."""
     sizes = feature.shape[2:]
     if sizes == grid:
@@ -246,16 +251,24 @@ def pooled(feature: Tensor, grid: tuple[int, ...]) -> Tensor:
     dtype = accumulation_dtype(feature)
     if any(n not in (m, 2 * m) for n, m in zip(sizes, grid, strict=True)):
         return getattr(functional, f"adaptive_avg_pool{len(grid)}d")(feature.to(dtype), grid)
-    for axis, (n, m) in enumerate(zip(sizes, grid, strict=True), start=2):
-        if n == 2 * m:  # nnU-Net's usual stride; sums of neighbours are several times faster than torch's pooling
-            first, second = torch.unflatten(feature, axis, (m, 2)).unbind(axis + 1)
-            # a map of half precision is never copied whole
-            feature = first.to(dtype, copy=True).add_(second).mul_(0.5)
+    # nnU-Net's usual stride: the sum of neighbours is several times faster than torch's pooling, and a map of half
+    # precision is never copied whole
+    steps = [n // m for n, m in zip(sizes, grid, strict=True)]
+    first, *others = [_every(feature, steps, offsets) for offsets in product(*map(range, steps))]
+    total = first.to(dtype, copy=True)
+    for other in others:
+        total.add_(other)
+    return total.mul_(1 / math.prod(steps))
+
+
+def _every(feature: Tensor, steps: Sequence[int], offsets: Sequence[int]) -> Tensor:
+    for axis, (step, offset) in enumerate(zip(steps, offsets, strict=True), start=2):
+        feature = feature[(slice(None),) * axis + (slice(offset, None, step),)]
     return feature
 
 
 def _unpooled(gradient: Tensor, grid: Sequence[int]) -> Tensor:
-    """The gradient of the loss for a map of this grid, from that for the map `pooled` from it."""
+    """The gradient of the loss for a map of this grid, from that for the map `_pooled` from it."""
     for axis, (m, n) in enumerate(zip(gradient.shape[2:], grid, strict=True), start=2):
         if m != n:  # pooling goes axis by axis, each a matrix (n, m)
             matrix = functional.adaptive_avg_pool1d(torch.eye(n, dtype=gradient.dtype, device=gradient.device), m)

@@ -17,14 +17,12 @@ from nnunetv2_selfreg.anchors import AddGradient, accumulation_dtype
 from nnunetv2_selfreg.compat import autograd
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.losses import (
-    TeacherPyramid,
     add_consistency_gradient,
     add_distillation_gradient,
     consistencies,
     distillations,
     draw_channels,
     on_device,
-    pooled,
 )
 
 SHARE = "selfreg_share"  # the logged share of all weighted terms in the training loss
@@ -52,22 +50,29 @@ class Step:
         compiled: Whether `torch.compile` makes kernels of the functions that `run` calls.
 
     Attributes:
-        teacher: The teacher map, detached.
+        teacher: The teacher map, detached. A gradient that keeps it, or the step, adds it to the peak of memory.
         generator: As given.
+        run: Calls the terms' functions.
     """
 
     def __init__(self, teacher: Tensor, generator: torch.Generator | None = None, compiled: bool = False) -> None:
         self.teacher = teacher.detach()
         self.generator = generator
-        self._compiled = compiled
-        self._pyramid = TeacherPyramid(self.teacher, partial(self.run, pooled, any_shape=True))
+        self.run = Run(compiled)
 
-    def teacher_for(self, student: Tensor) -> Tensor:
-        """The teacher on the grid on which it meets this student: the coarser one of both per axis."""
-        return self._pyramid.at(student)
 
-    def run(self, function: Callable[..., Any], *arguments: Any, any_shape: bool = False, **named: Any) -> Any:
-        """Calls a function of tensors; compiled, it becomes a few kernels, and must not read a tensor's value.
+@dataclass(frozen=True)
+class Run:
+    """Calls functions of tensors; compiled, each becomes a few kernels, and must not read a tensor's value.
+
+    Attributes:
+        compiled: Whether `torch.compile` makes the kernels.
+    """
+
+    compiled: bool
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any, any_shape: bool = False, **named: Any) -> Any:
+        """What the function gives.
 
         Args:
             function: The function.
@@ -75,7 +80,7 @@ class Step:
             any_shape: Whether what is compiled once serves maps of every shape, instead of one compilation each.
             **named: As the function takes them.
         """
-        return (_compiled(function, any_shape) if self._compiled else function)(*arguments, **named)
+        return (_compiled(function, any_shape) if self.compiled else function)(*arguments, **named)
 
 
 @cache
@@ -172,18 +177,11 @@ def own_term(
 
 def _consistency(students: Sequence[Tensor], step: Step) -> TermLosses:
     sizes = [student.shape[1] for student in students]
-    drawn = draw_channels(sizes, step.teacher.shape[1], step.generator, step.teacher.device)
-
-    def add_gradient(
-        gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, channels: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        teacher = step.teacher_for(feature)
-        arguments = gradient, feature, factor, in_place, teacher, channels
-        found: Tensor = step.run(add_consistency_gradient, *arguments, any_shape=True)
-        return found
-
-    values = step.run(consistencies, students, step.teacher, drawn)
-    return TermLosses(values, [partial(add_gradient, channels=channels) for channels in drawn])
+    channels = draw_channels(sizes, step.teacher.shape[1], step.generator, step.teacher.device)
+    values, teachers = step.run(consistencies, students, step.teacher, channels)
+    add_gradient = partial(step.run, add_consistency_gradient, any_shape=True)
+    pairs = zip(teachers, channels, strict=True)
+    return TermLosses(values, [partial(add_gradient, teacher=teacher, channels=drawn) for teacher, drawn in pairs])
 
 
 def _distillation(students: Sequence[Tensor], step: Step) -> TermLosses:

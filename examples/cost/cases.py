@@ -31,7 +31,7 @@ class Case:
 CASES = {
     "hippocampus-2d": Case((56, 40), 366, (32, 64, 128, 256), ((2, 2),) * 3, "nnU-Net's 2d plan"),
     "hippocampus-2d-small": Case((56, 40), 12, (16, 32, 64, 128), ((2, 2),) * 3, "the same, cut down for a CPU"),
-    "small-2d": Case((128, 128), 4, (16, 32, 64, 128), ((2, 2),) * 3, "a small network, to compile on a CPU"),
+    "small-2d": Case((96, 96), 2, (16, 32, 64, 128), ((2, 2),) * 3, "a small network, to compile on a CPU"),
     "224-2d": Case((224, 224), 4, (32, 64, 128, 256, 512, 512), ((2, 2),) * 5, "nnU-Net's 2d plan, small batch"),
     "hippocampus-3d": Case((40, 56, 40), 2, (32, 64, 128, 256), ((2, 2, 2),) * 3, "nnU-Net's 3d_fullres plan"),
     "acdc-2d": Case((256, 224), 56, (32, 64, 128, 256, 512, 512), ((2, 2),) * 5, "nnU-Net's 2d plan"),

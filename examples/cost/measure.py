@@ -26,6 +26,7 @@ from alone import maps_of, step_of
 from cases import CASES, Case, build_batch, build_loss, build_network
 from published import PublishedCriterion
 from published import selfreg as published_selfreg
+from tables import alone, steps
 
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.compat import compile_with_hooks
@@ -137,16 +138,26 @@ def losses_alone(case: Case, device: torch.device, compiled: bool) -> dict[str, 
     return {"library": step_of(maps, compiled=compiled), "published": published}
 
 
+def kernels(function: Callable[[], Any]) -> int:
+    """Kernels that a call launches on the GPU."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        function()
+        torch.cuda.synchronize()
+    on_gpu = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(not event.name.startswith("Mem") for event in on_gpu)
+
+
 def measure(name: str, device: torch.device, rounds: int, amp: bool, compiled: bool, variants: list[str]) -> dict:
     """All values of one case."""
     case = CASES[name]
     batch = build_batch(case, device)
-    steps = {variant: Step(variant, case, device, amp, compiled) for variant in variants}
-    times = interleaved(steps, batch, rounds, device)
-    peaks = {variant: peak_bytes(step, *batch) for variant, step in steps.items()}
-    del steps
-    alone = losses_alone(case, device, compiled)
-    alone_times = interleaved(alone, (), rounds, device)
+    networks = {variant: Step(variant, case, device, amp, compiled) for variant in variants}
+    times = interleaved(networks, batch, rounds, device)
+    peaks = {variant: peak_bytes(step, *batch) for variant, step in networks.items()}
+    del networks
+    terms = losses_alone(case, device, compiled)
+    alone_times = interleaved(terms, (), rounds, device)
     return {
         "case": name,
         "origin": case.origin,
@@ -159,29 +170,8 @@ def measure(name: str, device: torch.device, rounds: int, amp: bool, compiled: b
         "memory_over_stock": {variant: peak / peaks["stock"] for variant, peak in peaks.items()},
         "losses_seconds": {which: statistics.median(values) for which, values in alone_times.items()},
         "published_over_library": ratios(alone_times, "library")["published"],
+        "kernels": {which: kernels(call) for which, call in terms.items()} if device.type == "cuda" else {},
     }
-
-
-def table(results: list[dict]) -> str:
-    """The values as Markdown."""
-    lines = [
-        "| case | variant | step / stock (quartiles) | peak memory / stock |",
-        "|---|---|---|---|",
-    ]
-    for result in results:
-        for variant, ratio in result["step_over_stock"].items():
-            spread = f"{ratio['median']:.3f} ({ratio['lower_quartile']:.3f} to {ratio['upper_quartile']:.3f})"
-            lines.append(f"| {result['case']} | {variant} | {spread} | {result['memory_over_stock'][variant]:.3f} |")
-    lines += [
-        "",
-        "| case | the losses alone: published / library |",
-        "|---|---|",
-    ]
-    for result in results:
-        ratio = result["published_over_library"]
-        spread = f"{ratio['median']:.2f} ({ratio['lower_quartile']:.2f} to {ratio['upper_quartile']:.2f})"
-        lines.append(f"| {result['case']} | {spread} |")
-    return "\n".join(lines)
 
 
 def draw(results: list[dict], path: Path) -> None:
@@ -235,10 +225,11 @@ def main() -> None:
         print(f"measuring {name} ...", flush=True)
         results.append(measure(name, device, parsed.rounds, amp, parsed.compile, ["stock", *parsed.variants]))
     description = machine(device) | {"amp": str(amp), "compiled": str(parsed.compile)}
-    parsed.output.write_text(json.dumps({"machine": description, "results": results}, indent=2) + "\n")
+    content = {"machine": description, "results": results}
+    parsed.output.write_text(json.dumps(content, indent=2) + "\n")
     draw(results, parsed.output.with_suffix(".png"))
     print(", ".join(f"{name} {value}" for name, value in description.items()))
-    print(table(results))
+    print("\n\n".join("\n".join(lines) for lines in (steps([content]), alone([content]))))
 
 
 if __name__ == "__main__":
