@@ -4,7 +4,7 @@ import inspect
 import os
 import pkgutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.metadata import version
 from os.path import join
@@ -137,6 +137,12 @@ def compile_with_hooks() -> None:
     """
     torch._dynamo.config.skip_nnmodule_hook_guards = False
     torch.compiler.reset()
+
+
+def not_compiled() -> AbstractContextManager[None]:
+    """Networks that are compiled, or have compiled parts, run eagerly and are not compiled; since torch 2.6."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return set_stance("force_eager") if set_stance else nullcontext()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from nnunetv2_selfreg.terms import BUILT_IN, Term
 KEY = "selfreg"
 TAPS = ("stages", "first_and_last")
 STAGES = ("encoder_stages", "decoder_stages")
+PLACES = ("taps", *STAGES, "teacher")  # the settings that say which maps are read
 RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # what else nnU-Net keeps as .json beside its plans
 
 
@@ -24,16 +25,19 @@ class SelfRegSettings:
         weights: The weight of each term by the term's name, at least 0; 0 switches it off.
         taps: `stages` reads each student stage's output, `first_and_last` also that of its first block, as the
             published transformer does.
-        encoder_stages: Indices of the encoder stages that are students; None for all but the first.
-        decoder_stages: Indices of the decoder stages that are students; None for all but the last, the teacher.
+        encoder_stages: The encoder's students, by index of the stage or by the module's name; None for all stages but
+            the first.
+        decoder_stages: The decoder's students; None for all stages but the last.
+        teacher: The teacher module's name; None for the last decoder stage.
         every: The terms are computed in each so many training steps, with so many times their weight. The gradient is
             the same in expectation, the cost falls (lazy regularisation: Karras et al., CVPR 2020).
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: {term.name: term.weight for term in BUILT_IN})
     taps: str = "stages"
-    encoder_stages: tuple[int, ...] | None = None
-    decoder_stages: tuple[int, ...] | None = None
+    encoder_stages: tuple[int | str, ...] | None = None
+    decoder_stages: tuple[int | str, ...] | None = None
+    teacher: str | None = None
     every: int = 1
 
     @classmethod
@@ -64,23 +68,26 @@ class SelfRegSettings:
         if (taps := given.get("taps", TAPS[0])) not in TAPS:
             raise SelfRegError(f"SelfReg: plans key '{KEY}.taps' must be one of {', '.join(TAPS)}, got {taps!r}")
         stages = {name: _stages(name, given.get(name)) for name in STAGES}
+        if (teacher := given.get("teacher")) is not None and not (isinstance(teacher, str) and teacher):
+            raise SelfRegError(f"SelfReg: plans key '{KEY}.teacher' must be a module's name, got {teacher!r}")
         every = given.get("every", 1)
         if type(every) is not int or every < 1:
             raise SelfRegError(
                 f"SelfReg: plans key '{KEY}.every' must be a whole number of steps from 1, got {every!r}"
             )
-        return cls({term.name: weights[term.name] for term in terms}, taps, **stages, every=every)
+        return cls({term.name: weights[term.name] for term in terms}, taps, **stages, teacher=teacher, every=every)
 
     def as_plans(self) -> dict[str, Any]:
         """The settings as they stand under the plans key `selfreg`."""
         weights = {f"lambda_{name}": weight for name, weight in self.weights.items()}
         stages = {name: None if (value := getattr(self, name)) is None else list(value) for name in STAGES}
-        return {**weights, "taps": self.taps, **stages, "every": self.every}
+        return {**weights, "taps": self.taps, **stages, "teacher": self.teacher, "every": self.every}
 
     def __str__(self) -> str:
         """The settings as the log shows them; stages only where they are not the published ones."""
         parts = [f"lambda_{name} {weight:g}" for name, weight in self.weights.items()] + [f"taps {self.taps}"]
         parts += [f"{name} {list(value)}" for name in STAGES if (value := getattr(self, name)) is not None]
+        parts += [f"teacher {self.teacher}"] if self.teacher else []
         parts += [f"every {self.every} steps"] if self.every > 1 else []
         return ", ".join(parts)
 
@@ -88,7 +95,7 @@ class SelfRegSettings:
 def option_types(terms: Sequence[Term] = BUILT_IN) -> dict[str, type]:
     """Every setting by name, with the type of its value: those of the built-in terms, and of the given ones."""
     weights = {term.setting: float for term in _with_built_in(terms)}
-    return {**weights, "taps": str, **dict.fromkeys(STAGES, list), "every": int}
+    return {**weights, "taps": str, **dict.fromkeys(STAGES, list), "teacher": str, "every": int}
 
 
 def check_places(plans: Mapping[str, Any]) -> None:
@@ -129,14 +136,18 @@ def _weight(name: str, value: Any) -> float:
     return number
 
 
-def _stages(name: str, value: Any) -> tuple[int, ...] | None:
+def _stages(name: str, value: Any) -> tuple[int | str, ...] | None:
     if value is None:
         return None
-    if not isinstance(value, (list, tuple)) or any(type(i) is not int or i < 0 for i in value):
-        raise SelfRegError(f"SelfReg: plans key '{KEY}.{name}' must list stage indices from 0, got {value!r}")
+    if not isinstance(value, (list, tuple)) or not all(
+        stage >= 0 if type(stage) is int else isinstance(stage, str) and stage for stage in value
+    ):
+        raise SelfRegError(
+            f"SelfReg: plans key '{KEY}.{name}' must list stage indices from 0, or modules' names, got {value!r}"
+        )
     if len(set(value)) < len(value):
         raise SelfRegError(f"SelfReg: plans key '{KEY}.{name}' names a stage twice: {value!r}")
-    return tuple(sorted(value))
+    return tuple(sorted(value, key=lambda stage: stage if isinstance(stage, int) else -1))  # names as they stand
 
 
 def read_plans(path: Path) -> dict[str, Any]:

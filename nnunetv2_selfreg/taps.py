@@ -1,6 +1,6 @@
-"""Taps on a U-Net's stages: forward hooks that keep each stage's feature map until the loss takes it."""
+"""Taps on a network's stages: forward hooks that keep each stage's feature map until the loss takes it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from nnunetv2_selfreg.anchors import Anchor
 from nnunetv2_selfreg.compat import in_backward
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.settings import SelfRegSettings
-
-Modules = dict[str, nn.Module]
+from nnunetv2_selfreg.layouts import Layout, Trial
+from nnunetv2_selfreg.networks import Modules, Stages, find_module, first_block, known_stages, without_stages
+from nnunetv2_selfreg.settings import STAGES, SelfRegSettings
 
 
 class ChosenStages(NamedTuple):
@@ -21,7 +21,7 @@ class ChosenStages(NamedTuple):
     Attributes:
         encoder: The encoder's students.
         decoder: The decoder's students.
-        teacher: The one teacher, the last decoder stage.
+        teacher: The one teacher.
     """
 
     encoder: Modules
@@ -42,7 +42,7 @@ class StageFeatures(NamedTuple):
     Attributes:
         encoder: The encoder's students.
         decoder: The decoder's students.
-        teacher: The last decoder stage's output, at full resolution.
+        teacher: The teacher's output.
         anchors: Where the students get their terms' gradient, the encoder's and then the decoder's.
         links: What laying these anchors gave, for `anchors.weighted`.
     """
@@ -55,24 +55,34 @@ class StageFeatures(NamedTuple):
 
 
 class StageTaps:
-    """Forward hooks on the stages of a U-Net that the settings choose.
+    """Forward hooks on the stages of a network that the settings choose.
 
     A tap fills only while the network trains (training mode, gradients on) and is emptied by `take`. The network gets
     no module, parameter or state key. Attach before the first forward pass: `torch.compile` ignores later hooks.
 
     Args:
-        network: A U-Net as dynamic-network-architectures builds it, itself, not wrapped by compile or DDP.
+        network: The network itself, not wrapped by compile or DDP.
         settings: Which stages are students.
+        images: `(1, channels, *spatial)`, as large as in the training, for one forward pass that shows how the stages
+            lay out their maps. Without it each must give a map `(B, C, *spatial)`, which is not checked.
 
     Attributes:
         stages: The tapped modules.
 
     Raises:
-        SelfRegError: The network has no such stages or blocks, or no student is left.
+        SelfRegError: The network has no such stages or blocks, no student is left, or a stage gives no map.
     """
 
-    def __init__(self, network: nn.Module, settings: SelfRegSettings | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, settings: SelfRegSettings | None = None, images: Tensor | None = None
+    ) -> None:
         self.stages = choose_students(network, settings or SelfRegSettings())
+        modules = self.stages.encoder | self.stages.decoder | self.stages.teacher
+        self._layouts = dict.fromkeys(modules, Layout())
+        if images is not None:
+            self._layouts = read_layouts(network, modules, images)
+            in_order = ({name: part[name] for name in self._layouts if name in part} for part in self.stages)
+            self.stages = ChosenStages._make(in_order)
         self._students = self.stages.encoder | self.stages.decoder
         self._anchors = {name: Anchor() for name in self._students}
         self._empty()
@@ -127,15 +137,17 @@ class StageTaps:
         """The hook: keeps the module's map, and lets it go on through its anchor."""
         if not (module.training and torch.is_grad_enabled()):
             return None
-        link = None
+        layout = self._layouts[name]
+        feature, link = layout.to_map(output), None
         if name in self._students:
-            output, link = self._anchors[name].lay(output)
+            feature, link = self._anchors[name].lay(feature)
+            output = layout.from_map(feature)
         if not torch.compiler.is_compiling() and in_backward():
             # activation checkpointing runs the forward pass again, anchor and all; the map was kept before
             return output
         if name in self._features:
             self._repeated.add(name)
-        self._features[name] = output.detach()
+        self._features[name] = feature.detach()
         if link is not None:
             self._links[name] = link
         return output
@@ -145,66 +157,89 @@ def choose_students(network: nn.Module, settings: SelfRegSettings) -> ChosenStag
     """Chooses students and teacher; the network is not changed.
 
     Args:
-        network: A U-Net as dynamic-network-architectures builds it.
-        settings: Which stages are students, and whether their first blocks are as well.
+        network: A network whose stages are known, or any other if the settings name its modules.
+        settings: Which modules are students and teacher, and whether the students' first blocks are students, too.
 
     Raises:
-        SelfRegError: The network has no such stages or blocks, or no student is left.
+        SelfRegError: The network has no such stages, modules or blocks, or no student is left.
     """
-    encoder, decoder = named_stages(network, "encoder"), named_stages(network, "decoder")
-    teacher = dict([decoder.popitem()])
-    chosen = ChosenStages(
-        _students(encoder, settings.taps, "encoder_stages", settings.encoder_stages, default=range(1, len(encoder))),
-        _students(decoder, settings.taps, "decoder_stages", settings.decoder_stages, default=range(len(decoder))),
-        teacher,
-    )
-    if not chosen.encoder and not chosen.decoder:
-        raise SelfRegError(f"SelfReg: no stage of {type(network).__name__} is left as a student; name one in the plans")
-    return chosen
-
-
-def named_stages(network: nn.Module, part: str) -> Modules:
-    """The stages of a U-Net's `encoder` or `decoder` by name, in the order of the forward pass.
-
-    Raises:
-        SelfRegError: The network has no such stages.
-    """
-    stages = getattr(getattr(network, part, None), "stages", None)
-    if not isinstance(stages, (nn.ModuleList, nn.Sequential)) or len(stages) == 0:
-        raise SelfRegError(
-            f"SelfReg: {type(network).__name__} has no {part}.stages; SelfReg needs a U-Net such as PlainConvUNet or "
-            "ResidualEncoderUNet"
-        )
-    return {f"{part}.stages.{i}": stage for i, stage in enumerate(stages)}
-
-
-def _students(
-    stages: Modules, taps: str, setting: str, chosen: Sequence[int] | None, default: Sequence[int]
-) -> Modules:
-    """The modules to tap of the chosen stages, by name."""
-    names = list(stages)
-    students: Modules = {}
-    for index in default if chosen is None else chosen:
-        if index >= len(names):
+    known = known_stages(network)
+    if settings.teacher is not None:
+        teacher, decoder = {settings.teacher: find_module(network, "teacher", settings.teacher)}, known.decoder
+    elif known.decoder:
+        *names, last = known.decoder
+        teacher, decoder = {last: known.decoder[last]}, {name: known.decoder[name] for name in names}
+    else:
+        raise SelfRegError(without_stages(network))
+    default = range(1, len(known.encoder)), range(len(known.decoder) - 1)
+    students: list[Modules] = []
+    for name, stages, all_but_one in zip(STAGES, (known.encoder, decoder), default, strict=True):
+        chosen = getattr(settings, name)
+        if not known.encoder and (chosen is None or any(type(stage) is int for stage in chosen)):
+            raise SelfRegError(without_stages(network))
+        modules = _named(network, name, stages, all_but_one if chosen is None else chosen)
+        students.append(_with_first_blocks(modules, known) if settings.taps == "first_and_last" else modules)
+    chosen_stages = ChosenStages(students[0], students[1], teacher)
+    names_of: dict[nn.Module, str] = {}
+    for name, module in [pair for part in chosen_stages for pair in part.items()]:
+        if module in names_of:
+            same = "one module" if name != names_of[module] else "named twice"
             raise SelfRegError(
-                f"SelfReg: plans key 'selfreg.{setting}' names stage {index}; this network's student stages are "
+                f"SelfReg: {names_of[module]} and {name} are {same}; a student is named once and is not the teacher"
+            )
+        names_of[module] = name
+    if not any(students):
+        raise SelfRegError(f"SelfReg: no stage of {type(network).__name__} is left as a student; name one in the plans")
+    return chosen_stages
+
+
+def read_layouts(network: nn.Module, modules: Modules, images: Tensor) -> dict[str, Layout]:
+    """How modules lay out their maps, found out by running the network once, in the order of their calls.
+
+    Args:
+        network: The network; it stays as it was.
+        modules: Modules of it, by name.
+        images: `(1, channels, *spatial)`, as large as in the training.
+
+    Raises:
+        SelfRegError: The network cannot take such images, or a module gives no map that can be read with certainty.
+    """
+    trial = Trial(network, images)
+    known = known_stages(network)
+    maps = known.encoder | known.decoder if known.are_maps else {}
+    layouts = {name: trial.layout(name, module, is_map=name in maps) for name, module in modules.items()}
+    calls = list(trial.outputs)
+    return dict(sorted(layouts.items(), key=lambda item: calls.index(modules[item[0]])))
+
+
+def _named(network: nn.Module, setting: str, stages: Modules, chosen: Iterable[int | str]) -> Modules:
+    """The chosen modules by name, given by name or by index of a stage."""
+    names = list(stages)
+    modules: Modules = {}
+    for stage in chosen:
+        if isinstance(stage, str):
+            name, module = stage, find_module(network, setting, stage)
+        elif stage < len(names):
+            name, module = names[stage], stages[names[stage]]
+        else:
+            raise SelfRegError(
+                f"SelfReg: plans key 'selfreg.{setting}' names stage {stage}; this network's student stages are "
                 f"{', '.join(map(str, range(len(names)))) or 'none'}"
             )
-        name, stage = names[index], stages[names[index]]
-        if taps == "first_and_last" and len(blocks := _blocks(name, stage)) > 1:
-            students[f"{name} first block"] = blocks[0]
-        students[name] = stage
-    return students
+        if name in modules:
+            raise SelfRegError(f"SelfReg: plans key 'selfreg.{setting}' names {name} twice")
+        modules[name] = module
+    return modules
 
 
-def _blocks(name: str, stage: nn.Module) -> nn.Sequential:
-    """The stage's convolution or residual blocks, one after the other."""
-    for module in stage.modules():
-        for attribute in ("convs", "blocks"):  # of StackedConvBlocks and StackedResidualBlocks
-            blocks = getattr(module, attribute, None)
-            if isinstance(blocks, nn.Sequential):
-                return blocks
-    raise SelfRegError(f"SelfReg: {name} is not made of blocks; set plans key 'selfreg.taps' to stages")
+def _with_first_blocks(stages: Modules, known: Stages) -> Modules:
+    """The stages, each behind the first of its blocks."""
+    both: Modules = {}
+    for name, stage in stages.items():
+        if name not in known.single and (block := first_block(name, stage)) is not None:
+            both[f"{name} first block"] = block
+        both[name] = stage
+    return both
 
 
 def _with_channels(name: str, module: nn.Module) -> str:

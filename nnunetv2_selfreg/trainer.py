@@ -12,6 +12,7 @@ from functools import cache
 from math import nan
 from typing import Any
 
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed as dist
 from torch import nn
@@ -79,7 +80,8 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         network, compiled = _unwrapped(self.network)
         if compiled:
             compile_with_hooks()
-        taps = StageTaps(network, settings)
+        images = torch.zeros(1, self.num_input_channels, *self.configuration_manager.patch_size, device=self.device)
+        taps = StageTaps(network, settings, images)
         nnunets = [] if hasattr(self, "_logged") else local_logging(self.logger)
         if clash := [term.name for term in self.terms if term.name in nnunets]:
             raise SelfRegError(f"SelfReg: nnU-Net logs values called {', '.join(clash)} itself; rename the term")

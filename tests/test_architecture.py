@@ -13,7 +13,9 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in LIBRARY.rglob("*.py")
 }
-CORE_BELOW_TRAINER = "criterion terms losses anchors taps settings progress files reading errors names".split()
+CORE_BELOW_TRAINER = (
+    "criterion terms losses anchors taps networks layouts settings progress files reading errors names".split()
+)
 ROOMS = {"benchmarks", "commands", "compare", "inspect"}
 ALLOWED = {  # what each core module may import of the library
     "anchors": set(),
@@ -25,7 +27,9 @@ ALLOWED = {  # what each core module may import of the library
     "losses": {"anchors"},
     "terms": {"anchors", "compat", "errors", "losses"},
     "settings": {"errors", "files", "terms"},
-    "taps": {"anchors", "compat", "errors", "settings"},
+    "networks": {"errors"},
+    "layouts": {"compat", "errors"},
+    "taps": {"anchors", "compat", "errors", "layouts", "networks", "settings"},
     "progress": {"files", "terms"},
     "statistics": set(),
     "comparison": {"errors", "files", "statistics"},

@@ -74,9 +74,9 @@ def test_taps_must_be_one_of_the_known(value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["encoder_stages", "decoder_stages"])
-@pytest.mark.parametrize("value", [1, "1", [-1], [1.0], [True], ["1"], {"1": 1}])
-def test_stages_must_be_listed_by_index(name: str, value: Any) -> None:
-    expected = f"SelfReg: plans key 'selfreg.{name}' must list stage indices from 0, got {value!r}"
+@pytest.mark.parametrize("value", [1, "1", [-1], [1.0], [True], [""], [["1"]], {"1": 1}])
+def test_stages_must_be_listed_by_index_or_name(name: str, value: Any) -> None:
+    expected = f"SelfReg: plans key 'selfreg.{name}' must list stage indices from 0, or modules' names, got {value!r}"
     assert refusal({"selfreg": {name: value}}) == expected
 
 
@@ -88,6 +88,14 @@ def test_a_stage_cannot_be_named_twice() -> None:
 def test_stages_are_kept_in_the_order_of_the_forward_pass() -> None:
     settings = SelfRegSettings.from_plans({"selfreg": {"encoder_stages": [3, 1], "decoder_stages": None}})
     assert (settings.encoder_stages, settings.decoder_stages) == ((1, 3), None)
+    settings = SelfRegSettings.from_plans({"selfreg": {"encoder_stages": ["stem", "block"]}})
+    assert settings.encoder_stages == ("stem", "block")
+
+
+@pytest.mark.parametrize("value", [0, "", ["decoder"], True])
+def test_the_teacher_must_be_a_name(value: Any) -> None:
+    expected = f"SelfReg: plans key 'selfreg.teacher' must be a module's name, got {value!r}"
+    assert refusal({"selfreg": {"teacher": value}}) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,6 +124,8 @@ def test_the_key_in_a_configuration_is_in_its_place() -> None:
 def test_settings_as_plans_are_read_back() -> None:
     settings = SelfRegSettings.from_plans({"selfreg": {"lambda_scr": 0.1, "encoder_stages": [2, 1]}})
     assert SelfRegSettings.from_plans({"selfreg": settings.as_plans()}) == settings
+    named = SelfRegSettings.from_plans({"selfreg": {"decoder_stages": ["up.1", 0], "teacher": "up.2"}})
+    assert SelfRegSettings.from_plans({"selfreg": named.as_plans()}) == named
 
 
 def test_settings_are_logged_with_stages_where_they_are_chosen() -> None:

@@ -109,7 +109,9 @@ def test_log_text_names_stages_and_channels():
 
 @pytest.mark.parametrize("network", [torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))])
 def test_a_network_that_is_no_unet_is_refused_by_name(network):
-    with pytest.raises(SelfRegError, match=rf"^SelfReg: {type(network).__name__} has no encoder\.stages; .*U-Net"):
+    with pytest.raises(
+        SelfRegError, match=rf"^SelfReg: {type(network).__name__} has no encoder\.stages and decoder\.stages; name enc"
+    ):
         StageTaps(network)
 
 

@@ -13,6 +13,10 @@ from captum.attr import LayerAttribution, LayerGradCam
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nnunetv2_selfreg.layouts import Layout
+
+CHANNELS_SECOND = Layout()
+
 
 class GradCamView(NamedTuple):
     """Grad-CAM of one class in one slice of one case."""
@@ -26,7 +30,9 @@ class GradCamView(NamedTuple):
     size: tuple[float, float]  # rows and columns in the image's unit of length
 
 
-def grad_cam(network: nn.Module, stage: nn.Module, patch: Tensor, head: int, mask: Tensor) -> Tensor:
+def grad_cam(
+    network: nn.Module, stage: nn.Module, patch: Tensor, head: int, mask: Tensor, layout: Layout = CHANNELS_SECOND
+) -> Tensor:
     """Grad-CAM of one class at one stage, for its logit summed over the mask.
 
     Args:
@@ -35,6 +41,7 @@ def grad_cam(network: nn.Module, stage: nn.Module, patch: Tensor, head: int, mas
         patch: `(1, channels, *spatial)`.
         head: Which logit.
         mask: The voxels whose logits are summed, bool `(*spatial)`.
+        layout: How the stage lays out its map.
 
     Returns:
         The map, at least 0, brought to the patch's grid by linear interpolation, `(*spatial)`.
@@ -43,8 +50,14 @@ def grad_cam(network: nn.Module, stage: nn.Module, patch: Tensor, head: int, mas
     def score(image: Tensor) -> Tensor:
         return (network(image)[:, head] * mask).flatten(1).sum(1)
 
-    with torch.enable_grad():
-        attribution = LayerGradCam(score, stage).attribute(patch, relu_attributions=True).detach()
+    # captum reads channels from the second axis, so it gets a layer through which the map goes as it expects it
+    seen = nn.Identity()
+    handle = stage.register_forward_hook(lambda _, inputs, output: layout.from_map(seen(layout.to_map(output))))
+    try:
+        with torch.enable_grad():
+            attribution = LayerGradCam(score, seen).attribute(patch, relu_attributions=True).detach()
+    finally:
+        handle.remove()
     return LayerAttribution.interpolate(attribution, mask.shape, "bilinear" if mask.ndim == 2 else "trilinear")[0, 0]
 
 

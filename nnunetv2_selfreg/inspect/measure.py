@@ -140,7 +140,9 @@ class Inspection:
         if case.labels is not None and ignored is not None:
             counted = case.labels[slicer[1:]].numpy() != ignored
         heat = {
-            name: grad_cam(self.model.predictor.network, stage, patch, target.head, mask).cpu().numpy()
+            name: grad_cam(self.model.predictor.network, stage, patch, target.head, mask, self.model.layouts[name])
+            .cpu()
+            .numpy()
             for name, stage in self.model.stages.items()
         }
         area = float(inside[counted].mean())

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.inspect.values import MEASURES
+from nnunetv2_selfreg.layouts import Layout
 from nnunetv2_selfreg.model_folder import ModelFolder, load_checkpoint
-from nnunetv2_selfreg.settings import KEY, STAGES, SelfRegSettings
-from nnunetv2_selfreg.taps import choose_students, named_stages
+from nnunetv2_selfreg.networks import known_stages
+from nnunetv2_selfreg.settings import KEY, PLACES, SelfRegSettings
+from nnunetv2_selfreg.taps import choose_students, read_layouts
 from nnunetv2_selfreg.terms import BUILT_IN, SHARE
 
 
@@ -39,11 +41,14 @@ class InspectedModel:
         ((self.fold, file),) = files.items()
         self.predictor = folder.predictor(file, device)
         network = self.predictor.network.eval().requires_grad_(False)
-        self.stages = named_stages(network, "encoder") | named_stages(network, "decoder")
         # else the students that SelfReg would have; the weights in the plans may be of any term
-        given = {name: value for name, value in folder.resolved.get(KEY, {}).items() if name in ("taps", *STAGES)}
+        given = {name: value for name, value in folder.resolved.get(KEY, {}).items() if name in PLACES}
         self.chosen = choose_students(network, folder.settings or SelfRegSettings.from_plans({KEY: given}))
         self.students = self.chosen.encoder | self.chosen.decoder
+        known = known_stages(network)
+        # of a network that is not known, what its settings name
+        self.stages = (known.encoder | known.decoder) or (self.students | self.chosen.teacher)
+        self._tapped = self.stages | self.students | self.chosen.teacher
         terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
         # by the measure's name, which another measure may have
         self.terms = {f"{name}_term" if name in MEASURES else name: term for name, term in terms.items()}
@@ -61,6 +66,8 @@ class InspectedModel:
             measure: [float(x) for x in logged[name]] for measure, name in names.items() if logged.get(name)
         }
         self.channels = len(folder.dataset_json["channel_names"])
+        patch = self.predictor.configuration_manager.patch_size
+        self.layouts = read_layouts(network, self._tapped, torch.zeros(1, self.channels, *patch, device=device))
         self.is_natural = self.predictor.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
         self.is_rgb = self.is_natural and self.channels == 3
 
@@ -68,12 +75,14 @@ class InspectedModel:
         """Runs the network on one patch `(1, channels, *spatial)`, in evaluation mode and without mirroring.
 
         Returns:
-            The logits, `(heads, *spatial)`, and the map of each stage and student, `(1, C, *spatial)`, by name;
-            SelfRegError if one is not finite.
+            The logits, `(heads, *spatial)`, and the map of each stage, student and teacher by name, each
+            `(1, C, *spatial)`; SelfRegError if one is not finite.
         """
         maps: dict[str, Tensor] = {}
-        tapped = self.stages | self.students
-        handles = [module.register_forward_hook(partial(_keep, maps, name)) for name, module in tapped.items()]
+        handles = [
+            module.register_forward_hook(partial(_keep, maps, name, self.layouts[name]))
+            for name, module in self._tapped.items()
+        ]
         try:
             with torch.no_grad():
                 logits = self.predictor.network(patch)[0]
@@ -143,5 +152,5 @@ def _targets(predictor: Any) -> list[Target]:
     return targets
 
 
-def _keep(maps: dict[str, Tensor], name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
-    maps[name] = output
+def _keep(maps: dict[str, Tensor], name: str, layout: Layout, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    maps[name] = layout.to_map(output)

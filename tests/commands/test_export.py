@@ -69,6 +69,8 @@ def test_names_settings_and_logged_values(model, tmp_path, capsys):
         "taps": "stages",
         "encoder_stages": None,
         "decoder_stages": None,
+        "teacher": None,
+        "every": 1,
     }
     assert told["folds"]["fold_1"]["epochs"] == 2
     assert told["folds"]["fold_1"]["scr"] == [1.5, pytest.approx(float("nan"), nan_ok=True)]

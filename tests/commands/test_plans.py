@@ -183,13 +183,14 @@ def test_options_follow_the_settings() -> None:
 
 def test_every_setting_of_the_published_trainer_has_an_option(folder: Path) -> None:
     line = "-c 2d --lambda-scr .5 --lambda-ifd 0 --taps first_and_last --encoder-stages [2] --decoder-stages [0,1]"
-    assert run(*line.split(), "-o", "New") == 0
+    assert run(*line.split(), "--teacher", "up", "-o", "New") == 0
     assert written(folder)["configurations"]["2d"]["selfreg"] == {
         "lambda_scr": 0.5,
         "lambda_ifd": 0.0,
         "taps": "first_and_last",
         "encoder_stages": [2],
         "decoder_stages": [0, 1],
+        "teacher": "up",
     }
 
 
