@@ -58,11 +58,11 @@ class Step:
     def __init__(self, teacher: Tensor, generator: torch.Generator | None = None, compiled: bool = False) -> None:
         self.teacher = teacher.detach()
         self.generator = generator
-        self.run = Run(compiled)
+        self.run = TermRunner(compiled)
 
 
 @dataclass(frozen=True)
-class Run:
+class TermRunner:
     """Calls functions of tensors; compiled, each becomes a few kernels, and must not read a tensor's value.
 
     Attributes:
