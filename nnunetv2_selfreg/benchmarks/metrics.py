@@ -108,7 +108,7 @@ def _hd95(prediction: Mask, reference: Mask, spacing: Sequence[float] | None) ->
     try:
         from medpy.metric.binary import hd95
     except ImportError:
-        raise SelfRegError('HD95 needs medpy: pip install "nnunetv2-selfreg[leaderboard]"') from None
+        raise SelfRegError('HD95 needs medpy: pip install "/path/to/nnunetv2-selfreg[leaderboard]"') from None
     # every surface voxel lies in this box, and medpy takes what is beyond an array for background
     box = find_objects((prediction | reference).astype(np.int8))[0]
     return float(hd95(prediction[box], reference[box], spacing))

@@ -76,7 +76,9 @@ def read_polygons(path: Path) -> list[Polygon]:
         from defusedxml.common import DefusedXmlException
         from defusedxml.ElementTree import parse
     except ImportError:
-        raise SelfRegError('defusedxml is not installed: pip install "nnunetv2-selfreg[leaderboard]"') from None
+        raise SelfRegError(
+            'defusedxml is not installed: pip install "/path/to/nnunetv2-selfreg[leaderboard]"'
+        ) from None
     try:
         root = parse(path, forbid_dtd=True).getroot()
         polygons = [

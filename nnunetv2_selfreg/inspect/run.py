@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     parsed = parse(arguments)
     if find_spec("captum") is None:
-        raise SelfRegError('inspect needs captum: pip install "nnunetv2-selfreg[inspect]"')
+        raise SelfRegError('inspect needs captum: pip install "/path/to/nnunetv2-selfreg[inspect]"')
     if parsed.cases < 1:
         raise SelfRegError(f"--cases {parsed.cases}: inspect at least one case")
     from nnunetv2_selfreg.inspect.measure import measure

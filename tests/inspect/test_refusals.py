@@ -196,7 +196,7 @@ def test_the_second_stage_of_the_cascade_is_refused(flat, tmp_path, capsys):
 def test_without_captum_the_extra_is_named(flat, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run, "find_spec", lambda name: None)
     message = refusal(capsys, flat.folder, "--images", flat.images, "-o", tmp_path / "out")
-    assert message.endswith('inspect needs captum: pip install "nnunetv2-selfreg[inspect]"')
+    assert message.endswith('inspect needs captum: pip install "/path/to/nnunetv2-selfreg[inspect]"')
 
 
 NAMES = [("values.json", "plots"), ("figures.json", "figures")]

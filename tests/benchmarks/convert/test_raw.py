@@ -157,5 +157,5 @@ def test_a_zip_is_unpacked_beside_the_data_set_and_gone_afterwards(archive, raw,
 def test_without_defusedxml_the_way_out_is_named(archive, raw, monkeypatch):
     monkeypatch.setitem(sys.modules, "defusedxml.ElementTree", None)
     assert refusal("monuseg", archive("monuseg")) == (
-        'defusedxml is not installed: pip install "nnunetv2-selfreg[leaderboard]"'
+        'defusedxml is not installed: pip install "/path/to/nnunetv2-selfreg[leaderboard]"'
     )
