@@ -10,6 +10,7 @@ from nnunetv2_selfreg.errors import SelfRegError
 
 COMMANDS = {
     "doctor": ("nnunetv2_selfreg.commands.doctor", "is this installation right, and if not, what to do"),
+    "compare": ("nnunetv2_selfreg.compare.run", "is one trained model better than another, case by case, fold by fold"),
     "convert": ("nnunetv2_selfreg.benchmarks.convert", "a public benchmark's archive to a data set of nnU-Net's"),
     "demo": ("nnunetv2_selfreg.commands.demo", "a guided first run on synthetic cardiac data"),
     "export": ("nnunetv2_selfreg.commands.export", "a trained model for people who do not have this package"),

@@ -1,0 +1,108 @@
+"""Brings the trainings of two models to the same folds and cases, and refuses those that do not belong together."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nnunetv2_selfreg.compare.summaries import Training
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import listed
+
+
+def matched(trainings: Sequence[Training], common_only: bool, other_plans: bool) -> tuple[list[Training], list[str]]:
+    """The trainings with what all of them have.
+
+    Args:
+        trainings: Of both models.
+        common_only: Leave out folds and cases that some of them lack, instead of refusing.
+        other_plans: Compare although the plans differ.
+
+    Returns:
+        The trainings, and a line for each thing that was left out or is different.
+
+    Raises:
+        SelfRegError: Other data, other plans, an unfinished fold, or folds and cases that only some have.
+    """
+    first, *others = trainings
+    notes: list[str] = []
+    for other in others:
+        _check_data(first, other)
+        if different := _differences(first.plans, other.plans):
+            line = f"the plans of {other.folder} differ from those of {first.folder} in {listed(different)}"
+            if not other_plans:
+                raise SelfRegError(f"{line}; compare them all the same with --other-plans")
+            notes.append(line)
+    for training in trainings:
+        for fold, reason in training.unfinished.items():
+            _leave_out(f"fold {fold} of {training.folder} is not finished: {reason}", common_only, notes)
+    common = [case for case in first.cases if all(case in other.predictions for other in others)]
+    for training in trainings:
+        lacking = {fold for other in trainings for fold in other.folds} - set(training.folds) - set(training.unfinished)
+        for fold in sorted(lacking):
+            _leave_out(f"{training.folder} has no fold {fold}", common_only, notes)
+        kept = {fold for fold, _ in common}
+        extra = [
+            f"{case} (fold {fold})" for fold, case in training.cases if fold in kept and (fold, case) not in common
+        ]
+        if extra:
+            _leave_out(f"only {training.folder} has {listed(extra)}", common_only, notes)
+    if not common:
+        raise SelfRegError(f"{first.folder} and {others[0].folder} have no case of a fold in common")
+    kept_trainings = [training.only(common) for training in trainings]
+    for other in kept_trainings[1:]:
+        _check_references(kept_trainings[0], other)
+    return kept_trainings, list(dict.fromkeys(notes))
+
+
+def _leave_out(line: str, common_only: bool, notes: list[str]) -> None:
+    if not common_only:
+        raise SelfRegError(f"{line}; leave out what not all have with --common-only")
+    notes.append(line)
+
+
+def _check_data(first: Training, other: Training) -> None:
+    for key in ("labels", "channel_names", "file_ending", "regions_class_order"):
+        mine, theirs = first.dataset.get(key), other.dataset.get(key)
+        if first.dataset and other.dataset and mine != theirs:
+            raise SelfRegError(
+                f"{first.folder} and {other.folder} are of other data: {key} is {mine!r} and {theirs!r} in dataset.json"
+            )
+
+
+def _check_references(first: Training, other: Training) -> None:
+    keys = ["fold", "case", "class"]
+    both = first.scores.merge(other.scores, on=keys, how="outer", suffixes=("_mine", "_other"))
+    mine, theirs = both["reference_mine"].fillna(-1).to_numpy(), both["reference_other"].fillna(-1).to_numpy()
+    if len(unlike := both[~np.equal(mine, theirs)]):
+        cases = list(dict.fromkeys(unlike["case"]))
+        raise SelfRegError(
+            f"{first.folder} and {other.folder} were scored against other references: those of {listed(cases)} hold "
+            "other numbers of voxels"
+        )
+
+
+def _differences(first: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys, with dots, whose values are not the same; none where one side has no plans."""
+    if not first or not other:
+        return []
+    found = []
+    for key in dict.fromkeys([*first, *other]):
+        mine, theirs = first.get(key), other.get(key)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping) and mine and theirs:
+            found += _differences(mine, theirs, f"{prefix}{key}.")
+        elif mine != theirs:
+            found.append(f"{prefix}{key}")
+    return found
+
+
+def frame(trainings: Sequence[Training], patient: Callable[[str], str]) -> pd.DataFrame:
+    """The scores of a model's trainings as `comparison.compare` takes them.
+
+    Args:
+        trainings: The repetitions of one model.
+        patient: The patient of a case.
+    """
+    scores = pd.concat([training.scores.assign(repetition=number) for number, training in enumerate(trainings)])
+    return scores.assign(cluster=scores["case"].map(patient)).drop(columns="reference").reset_index(drop=True)

@@ -1,0 +1,209 @@
+"""What two models' scores say, in words, tables, plots and one page."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from functools import cached_property
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from nnunetv2_selfreg import __version__
+from nnunetv2_selfreg.compare import plots
+from nnunetv2_selfreg.compare.summaries import TOGETHER, Training
+from nnunetv2_selfreg.comparison import MEAN, by_case, compare, run_means
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.statistics import exact_mean, spread
+
+PAGE, TEXT, CASES, PICTURES = "comparison.html", "comparison.md", "cases.csv", "pictures"
+MOST = 10  # cases that are listed
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("nnunetv2_selfreg.compare", "."),
+    autoescape=jinja2.select_autoescape(["html.jinja"]),
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def may_replace(folder: Path, overwrite: bool) -> bool:
+    """Whether a folder that is there may be replaced.
+
+    Raises:
+        SelfRegError: It may not, or it holds anything but a report.
+    """
+    if not overwrite:
+        raise SelfRegError(f"-o {folder} exists already; name another, or replace a report with --overwrite")
+    content = set(folder.rglob("*")) - set((folder / PICTURES).glob("*.png")) - {folder / PICTURES}
+    if content != {folder / name for name in (PAGE, TEXT, CASES)}:
+        raise SelfRegError(f"-o {folder} is not a report and nothing else, so --overwrite leaves it alone")
+    return True
+
+
+class Report:
+    """The comparison of two models. Dice is in points, 0 to 100, differences are the second model (B) minus the first.
+
+    Args:
+        a: The first model's trainings.
+        b: The second model's, as many, on the same folds and cases.
+        scores_a: Their scores, as `comparison.compare` takes them.
+        scores_b: Those of the second.
+        margin: Dice, 0 to 1, from which on a case counts as better or worse.
+        notes: What was left out, or differs.
+    """
+
+    def __init__(
+        self,
+        a: Sequence[Training],
+        b: Sequence[Training],
+        scores_a: pd.DataFrame,
+        scores_b: pd.DataFrame,
+        margin: float,
+        notes: Sequence[str],
+    ) -> None:
+        self.trainings = {"A": a, "B": b}
+        self.scores = {"A": scores_a, "B": scores_b}
+        self.classes = list(dict.fromkeys(scores_a["class"]))
+        self.margin, self.notes = 100 * margin, list(notes)
+        self.comparison = compare(scores_b, scores_a, self.classes, margin)
+        self.folds = [str(fold) for fold in self.comparison.by_fold.index]
+        self.repetitions = len(a)
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        """Each case: `patient`, `A`, `B` and `difference` (mean over classes), and those of each class."""
+        values = {name: 100 * by_case(scores, self.classes) for name, scores in self.scores.items()}
+        first = self.scores["A"].drop_duplicates("case").set_index("case")
+        table = pd.DataFrame({"patient": first["cluster"], "fold": first["fold"]}).loc[values["A"].index]
+        for of, columns in {MEAN: self.classes, **{name: [name] for name in self.classes}}.items():
+            parts = {
+                name: [exact_mean(row) for row in value[columns].to_numpy().tolist()] for name, value in values.items()
+            }
+            prefix = "" if of == MEAN else f"{of} "
+            table[f"{prefix}A"], table[f"{prefix}B"] = parts["A"], parts["B"]
+            table[f"{prefix}difference"] = table[f"{prefix}B"] - table[f"{prefix}A"]
+        return table
+
+    @cached_property
+    def by_class(self) -> pd.DataFrame:
+        """A row for each class, the mean first: Dice, the difference with its intervals, cases better and worse."""
+        over_cases, over_folds = self.comparison.over_cases, self.comparison.over_folds
+        table = 100 * over_cases[["other", "mine", "mean", "low", "high"]]
+        table = table.set_axis(["A", "B", "difference", "low", "high"], axis=1)
+        table[["folds low", "folds high"]] = 100 * over_folds.loc[table.index, ["low", "high"]]
+        table[["better", "worse"]] = over_cases[["better", "worse"]]
+        return table
+
+    @cached_property
+    def by_fold(self) -> pd.DataFrame:
+        """Each fold's mean Dice of both models, averaged over repetitions, and the difference."""
+        runs = {name: 100 * run_means(scores, self.classes)[MEAN] for name, scores in self.scores.items()}
+        means = {name: values.groupby("fold", sort=False).agg(exact_mean) for name, values in runs.items()}
+        return pd.DataFrame(means).assign(difference=means["B"] - means["A"])
+
+    @cached_property
+    def noise(self) -> float:
+        """Standard deviation of trainings of the same model and fold, pooled over models and folds."""
+        runs = [100 * run_means(scores, self.classes)[MEAN] for scores in self.scores.values()]
+        variances = [spread(of_fold.tolist())["sd"] ** 2 for values in runs for _, of_fold in values.groupby("fold")]
+        return exact_mean(variances) ** 0.5
+
+    @property
+    def most_different(self) -> pd.DataFrame:
+        """The cases that differ most, the largest difference first."""
+        order = self.cases["difference"].abs().sort_values(ascending=False, kind="stable").dropna().index
+        return self.cases.loc[order[:MOST]]
+
+    def answers(self) -> list[str]:
+        """What was found, and what it does not tell, in sentences."""
+        mean = self.by_class.loc[MEAN]
+        patients = self.cases["patient"].nunique()
+        units = "cases" if patients == len(self.cases) else "patients"
+        found = [
+            f"B has {mean['difference']:+.2f} Dice points against A ({mean['B']:.2f} and {mean['A']:.2f}); "
+            f"{mean['better']:.0f} cases are better by more than {self.margin:g}, {mean['worse']:.0f} worse, "
+            f"of {len(self.cases)}."
+        ]
+        if isnan(mean["low"]):
+            found.append("With one case or patient there is no interval over cases.")
+        else:
+            found.append(
+                f"Over {units} the 95 % interval is {mean['low']:+.2f} to {mean['high']:+.2f}: "
+                f"{_meaning(mean['low'], mean['high'])} on other {units} like these, for these very trainings."
+            )
+        if len(self.folds) > 1:
+            low, high = mean["folds low"], mean["folds high"]
+            found.append(
+                f"Over the {len(self.folds)} folds it is {low:+.2f} to {high:+.2f}: {_meaning(low, high)} for "
+                "trainings on other parts of data like these."
+            )
+        else:
+            found.append("With one fold there is no interval over folds: train more folds to see how far they differ.")
+        if self.repetitions > 1:
+            found.append(
+                f"Two trainings of the same model differ too: by a standard deviation of {self.noise:.2f} points in a "
+                f"fold's mean ({self.repetitions} trainings of each fold)."
+            )
+        else:
+            found.append(
+                "With one training of each model and fold, a difference cannot be told from the noise of training: "
+                "train both once more and add them with --again."
+            )
+        return found
+
+    def text(self) -> str:
+        """The report as Markdown, to be read in a terminal as well."""
+        template = TEMPLATES.get_template("comparison.md.jinja")
+        return template.render(self._content()).strip() + "\n"
+
+    def write(self, folder: Path, pictures: int = 0, images: Path | None = None) -> None:
+        """Writes the page, the Markdown, the scores of the cases and pictures into a folder.
+
+        Args:
+            folder: The folder.
+            pictures: Of so many cases that differ most.
+            images: Where the images are; None: in nnUNet_raw.
+        """
+        drawn = self._draw(folder / PICTURES, pictures, images) if pictures else {}
+        (folder / TEXT).write_text(self.text(), encoding="utf-8")
+        self.cases.round(6).to_csv(folder / CASES, index_label="case")
+        svgs = {"cases": plots.cases(self.cases, self.margin)}
+        if len(self.folds) > 1:
+            svgs["folds"] = plots.folds(self.by_fold)
+        page = TEMPLATES.get_template("comparison.html.jinja").render(self._content(), plots=svgs, pictures=drawn)
+        (folder / PAGE).write_text(page, encoding="utf-8")
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "a": [str(training.folder) for training in self.trainings["A"]],
+            "b": [str(training.folder) for training in self.trainings["B"]],
+            "answers": self.answers(),
+            "notes": self.notes,
+            "by_class": self.by_class.to_dict("index"),
+            "by_fold": self.by_fold.to_dict("index") if self.folds != [TOGETHER] else {},
+            "most_different": self.most_different.to_dict("index"),
+            "several_folds": len(self.folds) > 1,
+            "margin": self.margin,
+            "version": __version__,
+        }
+
+    def _draw(self, folder: Path, count: int, images: Path | None) -> dict[str, str]:
+        """Draws the cases that differ most; their pictures for the page, by case."""
+        from nnunetv2_selfreg.compare.pictures import draw_pair  # nnU-Net's readers take seconds to import
+
+        chosen = self.most_different.head(count)
+        folder.mkdir()
+        drawn = {}
+        for case, row in chosen.iterrows():
+            titles = f"A, Dice {row['A']:.2f}", f"B, Dice {row['B']:.2f}"
+            path = folder / f"{case}.png"
+            draw_pair(self.trainings["A"][0], self.trainings["B"][0], (row["fold"], str(case)), titles, images, path)
+            drawn[str(case)] = b64encode(path.read_bytes()).decode()
+        return drawn
+
+
+def _meaning(low: float, high: float) -> str:
+    if low > 0:
+        return "B is better"
+    return "A is better" if high < 0 else "no difference is shown"

@@ -1,0 +1,100 @@
+"""`nnUNetv2_selfreg compare`: is one trained model better than another, and how sure is that?"""
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from nnunetv2_selfreg.compare.pair import frame, matched
+from nnunetv2_selfreg.compare.report import PAGE, Report, may_replace
+from nnunetv2_selfreg.compare.summaries import Training
+from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import new_folder
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compares two models, of each one or several trainings.
+
+    Args:
+        arguments: The command line after `nnUNetv2_selfreg compare`.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        SelfRegError: The models cannot be compared, or the report cannot be written.
+    """
+    parsed = parse(arguments)
+    if not parsed.margin > 0:
+        raise SelfRegError(f"--margin {parsed.margin:g}: give Dice points above 0")
+    patient = patient_of(parsed.patient)
+    pairs = [(parsed.model_a, parsed.model_b), *parsed.again]
+    folders = [path.expanduser().resolve() for pair in pairs for path in pair]
+    if twice := {str(path) for path in folders if folders.count(path) > 1}:
+        raise SelfRegError(f"{min(twice)} is given twice; a repetition is a training of its own")
+    output = parsed.output.expanduser().absolute()
+    with new_folder(output, partial(may_replace, overwrite=parsed.overwrite)) as folder:
+        read = [Training.read(path) for path in folders]
+        trainings, notes = matched(read, parsed.common_only, parsed.other_plans)
+        a, b = trainings[0::2], trainings[1::2]
+        report = Report(a, b, frame(a, patient), frame(b, patient), parsed.margin / 100, notes)
+        report.write(folder, parsed.pictures, parsed.images)
+    print(report.text())
+    print(f"wrote {output / PAGE}, its plots, comparison.md and cases.csv")
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line after `nnUNetv2_selfreg compare`."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_selfreg compare",
+        description="Compares two trained models by the Dice that nnU-Net computed: case by case, fold by fold. A "
+        "difference is the second model minus the first.",
+    )
+    add = parser.add_argument
+    folder = "nnUNet_results/DATASET/TRAINER__PLANS__CONFIG, or a folder of predictions with nnU-Net's summary.json"
+    add("model_a", type=Path, metavar="MODEL_A", help=folder)
+    add("model_b", type=Path, metavar="MODEL_B", help="the model that is compared with it")
+    again = "the same two models, trained once more; once for each repetition"
+    add("--again", type=Path, nargs=2, action="append", default=[], metavar=("MODEL_A", "MODEL_B"), help=again)
+    add("-o", dest="output", type=Path, required=True, metavar="OUT", help="new folder for the report")
+    patient = (
+        "regular expression that finds the patient in a case's name, such as 'patient\\d+'; default: each case is one"
+    )
+    add("--patient", metavar="PATTERN", help=patient)
+    margin = "Dice points from which on a case counts as better or worse; default: %(default)s"
+    add("--margin", type=float, default=1.0, metavar="POINTS", help=margin)
+    add("--common-only", action="store_true", help="leave out folds and cases that not all trainings have")
+    add("--other-plans", action="store_true", help="compare although the plans differ in more than the key selfreg")
+    pictures = "pictures of the N cases that differ most, where predictions and images are there; default: %(const)s"
+    add("--pictures", type=int, nargs="?", const=4, default=0, metavar="N", help=pictures)
+    images = "folder of the images; default: those of the data set in nnUNet_raw"
+    add("--images", type=Path, metavar="FOLDER", help=images)
+    add("--overwrite", action="store_true", help="replace a report that is there")
+    return parser.parse_args(arguments)
+
+
+def patient_of(pattern: str | None) -> Callable[[str], str]:
+    """What names the patient of a case.
+
+    Args:
+        pattern: A regular expression; its first group, or all that it finds, is the patient. None: each case is one.
+
+    Raises:
+        SelfRegError: It is no regular expression; or, when called, a case has nothing that it finds.
+    """
+    if pattern is None:
+        return str
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise SelfRegError(f"--patient {pattern!r} is no regular expression: {error}") from None
+
+    def patient(case: str) -> str:
+        found = compiled.search(case)
+        if found is None:
+            raise SelfRegError(f"--patient {pattern!r} finds nothing in the case {case!r}")
+        return found[1] if compiled.groups else found[0]
+
+    return patient

@@ -1,0 +1,204 @@
+"""What `compare` says of two models, worked out by hand, and what it refuses."""
+
+import json
+import math
+import re
+import shutil
+from statistics import mean, stdev
+
+import pandas as pd
+import pytest
+from scipy.stats import t
+from scored import FIRST, SECOND, write_model, write_summary
+
+from nnunetv2_selfreg.cli import main
+from nnunetv2_selfreg.compare.run import patient_of
+from nnunetv2_selfreg.errors import SelfRegError
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Two models of two folds each."""
+    results = tmp_path / "Dataset001_Test"
+    return (
+        write_model(results / "nnUNetTrainer__nnUNetPlans__2d", FIRST),
+        write_model(results / "nnUNetTrainerSelfReg__Other__2d", SECOND, selfreg={"lambda_scr": 0.1}),
+    )
+
+
+def compare(*arguments):
+    return main(["compare", *map(str, arguments)])
+
+
+def text_of(output):
+    return (output / "comparison.md").read_text()
+
+
+def test_the_differences_are_those_worked_out_by_hand(models, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert compare(*models, "-o", output) == 0
+    rv = [(SECOND[f][c][0], FIRST[f][c][0]) for f in FIRST for c in FIRST[f]]
+    lv = [(SECOND[f][c][1], FIRST[f][c][1]) for f in FIRST for c in FIRST[f] if not math.isnan(FIRST[f][c][1])]
+    means = [100 * mean((mean(pair[i] for pair in rv), mean(pair[i] for pair in lv))) for i in (1, 0)]
+    text = text_of(output)
+    assert f"{means[1] - means[0]:+.2f} Dice points against A ({means[1]:.2f} and {means[0]:.2f})" in text
+    assert "4 cases are better by more than 1, 1 worse, of 5" in text
+    row = next(line for line in text.splitlines() if line.startswith("| RV"))
+    found = [float(value) for value in re.findall(r"[-+]?\d+\.\d+", row)][:3]
+    expected = [100 * mean(pair[1] for pair in rv), 100 * mean(pair[0] for pair in rv)]
+    assert found == pytest.approx([*expected, expected[1] - expected[0]], abs=0.0051)
+    # over folds: Student's t of two differences
+    by_fold = [fold_mean(SECOND[fold]) - fold_mean(FIRST[fold]) for fold in FIRST]
+    half = t.ppf(0.975, 1) * stdev(by_fold) / math.sqrt(2)
+    assert f"Over the 2 folds it is {mean(by_fold) - half:+.2f} to {mean(by_fold) + half:+.2f}" in text
+    shown = capsys.readouterr().out
+    assert text.strip() in shown
+    assert "With one training of each model and fold" in text
+    table = pd.read_csv(output / "cases.csv", index_col="case")
+    assert table.loc["patient2_ED", "difference"] == pytest.approx(-5)
+    assert table.loc["patient4_ED", "RV difference"] == pytest.approx(6)
+    assert math.isnan(table.loc["patient4_ED", "LV difference"])
+
+
+def fold_mean(cases):
+    """Mean over cases, then over classes, in points."""
+    columns = zip(*cases.values(), strict=True)
+    return 100 * mean(mean(value for value in column if not math.isnan(value)) for column in columns)
+
+
+def test_the_cases_that_differ_most_come_first(models, tmp_path):
+    compare(*models, "-o", tmp_path / "out")
+    listed = text_of(tmp_path / "out").split("The cases that differ most:")[1]
+    assert re.findall(r"patient\d_E[DS]", listed)[:2] == ["patient3_ED", "patient4_ED"]
+
+
+def test_the_page_has_a_plot_of_cases_and_one_of_folds_and_needs_no_other_file(models, tmp_path):
+    compare(*models, "-o", tmp_path / "out")
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert page.count("<svg") == 2
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    assert page.count('role="img" aria-label=') == 2
+
+
+def test_patients_are_the_units_when_a_pattern_names_them(models, tmp_path):
+    compare(*models, "-o", tmp_path / "out", "--patient", r"patient\d+")
+    assert "Over patients the 95 % interval" in text_of(tmp_path / "out")
+    assert pd.read_csv(tmp_path / "out" / "cases.csv")["patient"].nunique() == 4
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("(", "is no regular expression"), (r"case\d", "finds nothing in the case 'patient1_ED'")]
+)
+def test_a_pattern_that_names_no_patient_is_refused(pattern, message):
+    with pytest.raises(SelfRegError, match=message):
+        patient_of(pattern)("patient1_ED")
+
+
+def test_repetitions_tell_the_noise_of_training(models, tmp_path):
+    """The first model's second training is 2 points better in each score, the second model's the same again."""
+    better = {fold: {case: tuple(v + 0.02 for v in values) for case, values in FIRST[fold].items()} for fold in FIRST}
+    again = [
+        write_model(tmp_path / "again" / "Dataset001_Test" / models[0].name, better),
+        write_model(tmp_path / "again" / "Dataset001_Test" / models[1].name, SECOND),
+    ]
+    assert compare(*models, "--again", *again, "-o", tmp_path / "out") == 0
+    # of each fold a standard deviation of 2 / sqrt(2) in one model and 0 in the other
+    assert f"by a standard deviation of {math.sqrt((2 + 0) / 2):.2f} points" in text_of(tmp_path / "out")
+    assert "With one training" not in text_of(tmp_path / "out")
+
+
+def test_a_training_given_twice_is_no_repetition(models, tmp_path, capsys):
+    assert compare(*models, "--again", *models, "-o", tmp_path / "out") == 1
+    assert "is given twice" in capsys.readouterr().err
+
+
+def test_folders_of_predictions_are_compared_as_one_fold(tmp_path):
+    for name, cases in (("a", FIRST[0]), ("b", SECOND[0])):
+        write_summary(tmp_path / name / "summary.json", cases)
+    assert compare(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out") == 0
+    assert "With one fold there is no interval over folds" in text_of(tmp_path / "out")
+    assert "| label 1" in text_of(tmp_path / "out")
+
+
+def lose_a_fold(folder):
+    shutil.rmtree(folder / "fold_1")
+
+
+def lose_a_case(folder):
+    write_summary(folder / "fold_0" / "validation" / "summary.json", dict(list(SECOND[0].items())[1:]))
+
+
+def lose_the_end(folder):
+    (folder / "fold_1" / "checkpoint_final.pth").unlink()
+
+
+def lose_the_scores(folder):
+    (folder / "fold_1" / "validation" / "summary.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lose_a_fold, r".*nnUNetTrainerSelfReg__Other__2d has no fold 1"),
+        (lose_a_case, r"only .*nnUNetTrainer__nnUNetPlans__2d has patient1_ED \(fold 0\)"),
+        (lose_the_end, r"fold 1 of .*Other__2d is not finished: checkpoint_final.pth is missing"),
+        (lose_the_scores, r"fold 1 of .*Other__2d is not finished: fold_1/validation/summary.json is missing"),
+    ],
+)
+def test_what_only_one_side_has_is_refused_or_left_out_when_asked(harm, message, models, tmp_path, capsys):
+    harm(models[1])
+    assert compare(*models, "-o", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert compare(*models, "-o", tmp_path / "out", "--common-only") == 0
+    assert re.search(f"Note: {message}", text_of(tmp_path / "out"))
+
+
+def test_other_plans_are_refused_by_key_or_noted_when_asked(models, tmp_path, capsys):
+    other = write_model(tmp_path / "other" / "Dataset001_Test" / models[1].name, SECOND, plans={"batch_size": 4})
+    assert compare(models[0], other, "-o", tmp_path / "out") == 1
+    assert "differ from those of" in (error := capsys.readouterr().err)
+    assert "in configuration.batch_size" in error
+    assert compare(models[0], other, "-o", tmp_path / "out", "--other-plans") == 0
+    assert "configuration.batch_size" in text_of(tmp_path / "out")
+
+
+def test_other_data_is_refused(models, tmp_path, capsys):
+    path = models[1] / "dataset.json"
+    path.write_text(path.read_text().replace('"RV"', '"RV cavity"'))
+    assert compare(*models, "-o", tmp_path / "out") == 1
+    assert "are of other data: labels is" in capsys.readouterr().err
+
+
+def test_scores_against_other_references_are_refused(models, tmp_path, capsys):
+    write_summary(models[1] / "fold_0" / "validation" / "summary.json", SECOND[0], voxels=101)
+    assert compare(*models, "-o", tmp_path / "out") == 1
+    assert "scored against other references: those of patient1_ED, patient1_ES, patient2_ED" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"metric_per_case": [{"metrics": {}}]}', '{"metric_per_case": []}'])
+def test_a_summary_that_is_none_is_refused_by_name(content, models, tmp_path, capsys):
+    (models[0] / "fold_0" / "validation" / "summary.json").write_text(content)
+    assert compare(*models, "-o", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "fold_0/validation/summary.json" in error
+    assert error.count("\n") == 1
+
+
+def test_a_report_is_replaced_only_when_asked_and_nothing_else_ever(models, tmp_path, capsys):
+    output = tmp_path / "out"
+    compare(*models, "-o", output)
+    assert compare(*models, "-o", output) == 1
+    assert compare(*models, "-o", output, "--overwrite") == 0
+    (output / "mine.txt").touch()
+    assert compare(*models, "-o", output, "--overwrite") == 1
+    assert "is not a report and nothing else" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_model_is_refused(models, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert compare(models[0], tmp_path / "empty", "-o", tmp_path / "out") == 1
+    assert "is not a model folder" in capsys.readouterr().err
+    assert json.loads((models[0] / "plans.json").read_text())["plans_name"] == "nnUNetPlans"
