@@ -3,7 +3,7 @@
 Checkpoints are read with torch's `weights_only`: opening somebody else's model runs no code from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
@@ -160,19 +160,13 @@ class ModelFolder:
                 the trainer.
         """
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-        from nnunetv2_selfreg.compat import build_network
 
         content = load_checkpoint(checkpoint)
         if content["trainer_name"] != self.trainer:
             raise SelfRegError(f"{checkpoint} was trained by {content['trainer_name']}, not by {self.trainer}")
         plans = PlansManager(self.plans)
-        configuration = plans.get_configuration(self.configuration)
-        channels = determine_num_input_channels(plans, configuration, self.dataset_json)
-        heads = plans.get_label_manager(self.dataset_json).num_segmentation_heads
-        network = build_network(self.trainer_class, plans, configuration, channels, heads, False).to(device)
+        network = planned_network(self.trainer_class, plans, self.configuration, self.dataset_json).to(device)
         try:
             network.load_state_dict(content["network_weights"])
         except RuntimeError as error:
@@ -183,13 +177,32 @@ class ModelFolder:
         predictor.manual_initialization(
             network,
             plans,
-            configuration,
+            plans.get_configuration(self.configuration),
             [content["network_weights"]],
             self.dataset_json,
             self.trainer,
             content.get("inference_allowed_mirroring_axes"),
         )
         return predictor
+
+
+def planned_network(trainer: Any, plans: Any, configuration: str, dataset_json: Mapping[str, Any]) -> torch.nn.Module:
+    """Builds the network that a trainer builds for a configuration, without deep supervision.
+
+    Args:
+        trainer: The trainer's class.
+        plans: nnU-Net's `PlansManager`.
+        configuration: The configuration's name.
+        dataset_json: The data set's description.
+    """
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+    from nnunetv2_selfreg.compat import build_network
+
+    manager = plans.get_configuration(configuration)
+    channels = determine_num_input_channels(plans, manager, dataset_json)
+    heads = plans.get_label_manager(dataset_json).num_segmentation_heads
+    return build_network(trainer, plans, manager, channels, heads, False)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -158,11 +158,11 @@ def read_plans(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         others = sorted(other.stem for other in path.parent.glob("*.json") if other.stem not in RESERVED)
-        raise SelfRegError(f"{path} does not exist; plans there: {listed(others, 20)} (-p)")
+        raise SelfRegError(f"{path} does not exist; plans there: {listed(others, 20)}")
     plans = read_json(path, "plans file")
     configurations = plans.get("configurations")
     if not isinstance(configurations, dict) or not all(isinstance(value, dict) for value in configurations.values()):
-        raise SelfRegError(f"{path} is not a plans file: it has no configurations; choose another with -p")
+        raise SelfRegError(f"{path} is not a plans file: it has no configurations")
     return plans
 
 

@@ -5,7 +5,6 @@ run's results. The preprocessed data stay shared, since `data_identifier` is lef
 """
 
 import argparse
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import listed, write_json
-from nnunetv2_selfreg.settings import KEY, RESERVED, SelfRegSettings, check_places, option_types, read_plans, resolve
+from nnunetv2_selfreg.files import listed, read_json, write_json
+from nnunetv2_selfreg.settings import (
+    KEY,
+    PLACES,
+    RESERVED,
+    STAGES,
+    SelfRegSettings,
+    check_places,
+    option_types,
+    read_plans,
+    resolve,
+)
 from nnunetv2_selfreg.terms import BUILT_IN, Term
 
 PREPROCESSED = "nnUNet_preprocessed"
@@ -44,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     types = option_types(terms)
     parsed = _parser(first, types).parse_args(arguments)
     given = {name: value for name in types if (value := getattr(parsed, f"{KEY}.{name}")) is not None}
+    given |= {name: _stages(_option(name), given[name]) for name in STAGES if name in given}
     if not given:
         raise SelfRegError(f"no setting is given; give at least one of {', '.join(map(_option, types))}")
     folder = dataset_folder(parsed.dataset)
@@ -55,6 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError(f"{target} exists already; choose another -o, or replace it with --overwrite")
 
     changed = with_settings(plans, parsed.output, parsed.configurations, given, terms)
+    _check_networks(parsed, folder, plans, changed, terms)
     report = _report(parsed, folder, plans, changed, terms)
     write_json(target, changed, indent=4)
     print("\n".join([f"wrote {target}", *report]))
@@ -167,9 +178,62 @@ def _parser(first: argparse.ArgumentParser, types: Mapping[str, type]) -> argpar
     parser.add_argument("-o", dest="output", required=True, metavar="PLANS", help="identifier of the new plans")
     parser.add_argument("--overwrite", action="store_true", help="replace plans that have the new identifier already")
     for name, type_ in types.items():
-        read = json.loads if type_ is list else type_
-        parser.add_argument(_option(name), dest=f"{KEY}.{name}", type=read, metavar="VALUE", help=f"setting {name}")
+        several: dict[str, Any] = {"nargs": "+", "help": f"setting {name}: 1,2 or modules' names"}
+        one: dict[str, Any] = {"type": type_, "help": f"setting {name}"}
+        parser.add_argument(_option(name), dest=f"{KEY}.{name}", metavar="VALUE", **(several if type_ is list else one))
     return parser
+
+
+def _stages(option: str, given: Sequence[str]) -> list[int | str]:
+    """The stages of a list as people type it: `1,2`, `1 2`, `[1, 2]`, `encoder.stages.1`, `["encoder.stages.1"]`."""
+    text = " ".join(given).strip()
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    items = [item.strip("\"'") for item in re.split(r"\s*,\s*|\s+", inside.strip())] if inside.strip() else []
+    for item in items:
+        if not re.fullmatch(r"[\w.]+", item):
+            raise SelfRegError(
+                f"{option} {text} is not a list of stages; write 1,2 or modules' names, see --list-modules"
+            )
+    return [int(item) if item.isdecimal() else item for item in items]
+
+
+def _check_networks(
+    parsed: argparse.Namespace,
+    folder: Path,
+    plans: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    terms: Sequence[Term],
+) -> None:
+    """Refuses settings that name stages or modules which their configuration's network does not have."""
+    named: list[str] = []
+    for name in changed["configurations"]:
+        old, new = (resolve(content, name).get(KEY, {}) for content in (plans, changed))
+        asked = not parsed.configurations or name in parsed.configurations
+        if (asked or new != old) and set(new) & set(PLACES):
+            named.append(name)
+    if not named:  # nnU-Net, whose import takes seconds, is not needed
+        return
+    with redirect_stdout(StringIO()):
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunetv2_selfreg.model_folder import planned_network
+    from nnunetv2_selfreg.taps import choose_students
+    from nnunetv2_selfreg.trainer import find_trainer
+
+    dataset = read_json(folder / "dataset.json", "dataset.json of nnU-Net")
+    manager = PlansManager(dict(changed))
+    for name in named:
+        try:
+            network = planned_network(find_trainer(parsed.trainer), manager, name, dataset)
+        except Exception as error:  # whatever the network's author raises
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise SelfRegError(
+                f"{name}: {parsed.trainer} cannot build the network, which has the stages: {reason}"
+            ) from None
+        try:
+            choose_students(network, SelfRegSettings.from_plans(resolve(changed, name), terms))
+        except SelfRegError as error:
+            raise SelfRegError(f"{name}: {error}") from None
 
 
 def _option(name: str) -> str:
