@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nnunetv2_selfreg.compare.summaries import Training
+from nnunetv2_selfreg.compare.summaries import TOGETHER, Training
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed
+
+DATA_KEYS = ("labels", "channel_names", "file_ending", "regions_class_order")  # of dataset.json
 
 
 def matched(trainings: Sequence[Training], common_only: bool, other_plans: bool) -> tuple[list[Training], list[str]]:
@@ -23,23 +25,25 @@ def matched(trainings: Sequence[Training], common_only: bool, other_plans: bool)
         The trainings, and a line for each thing that was left out or is different.
 
     Raises:
-        SelfRegError: Other data, other plans, an unfinished fold, or folds and cases that only some have.
+        SelfRegError: Other data, splits or plans, a fold that cannot be compared, or folds and cases that only some
+            have.
     """
     first, *others = trainings
     notes: list[str] = []
     for other in others:
         _check_data(first, other)
+        _check_splits(first, other)
         if different := _differences(first.plans, other.plans):
             line = f"the plans of {other.folder} differ from those of {first.folder} in {listed(different)}"
             if not other_plans:
                 raise SelfRegError(f"{line}; compare them all the same with --other-plans")
             notes.append(line)
     for training in trainings:
-        for fold, reason in training.unfinished.items():
-            _leave_out(f"fold {fold} of {training.folder} is not finished: {reason}", common_only, notes)
+        for fold, reason in training.unusable.items():
+            _leave_out(f"fold {fold} of {training.folder} {reason}", common_only, notes)
     common = [case for case in first.cases if all(case in other.predictions for other in others)]
     for training in trainings:
-        lacking = {fold for other in trainings for fold in other.folds} - set(training.folds) - set(training.unfinished)
+        lacking = {fold for other in trainings for fold in other.folds} - set(training.folds) - set(training.unusable)
         for fold in sorted(lacking):
             _leave_out(f"{training.folder} has no fold {fold}", common_only, notes)
         kept = {fold for fold, _ in common}
@@ -63,11 +67,28 @@ def _leave_out(line: str, common_only: bool, notes: list[str]) -> None:
 
 
 def _check_data(first: Training, other: Training) -> None:
-    for key in ("labels", "channel_names", "file_ending", "regions_class_order"):
-        mine, theirs = first.dataset.get(key), other.dataset.get(key)
-        if first.dataset and other.dataset and mine != theirs:
+    described = [(key, first.dataset, other.dataset) for key in DATA_KEYS]
+    for key, mine, theirs in [("dataset_name", first.plans, other.plans), *described]:
+        if mine and theirs and mine.get(key) != theirs.get(key):
             raise SelfRegError(
-                f"{first.folder} and {other.folder} are of other data: {key} is {mine!r} and {theirs!r} in dataset.json"
+                f"{first.folder} and {other.folder} are of other data: {key} is {mine.get(key)!r} and "
+                f"{theirs.get(key)!r}"
+            )
+
+
+def _check_splits(first: Training, other: Training) -> None:
+    if (TOGETHER in first.folds) != (TOGETHER in other.folds):
+        raise SelfRegError(
+            f"{first.folder} and {other.folder}: one has scores by fold, the other of all cases together; give two "
+            "model folders, or two folders of predictions"
+        )
+    mine, theirs = first.splits, other.splits
+    for case in sorted(mine.keys() & theirs.keys()):
+        if not mine[case] & theirs[case]:
+            raise SelfRegError(
+                f"{first.folder} and {other.folder} were trained on other splits: {case} is in fold "
+                f"{listed(sorted(mine[case]))} of the first, in fold {listed(sorted(theirs[case]))} of the second; "
+                "train both with the same splits_final.json"
             )
 
 

@@ -93,8 +93,9 @@ def patient_of(pattern: str | None) -> Callable[[str], str]:
 
     def patient(case: str) -> str:
         found = compiled.search(case)
-        if found is None:
+        name: str | None = found[min(compiled.groups, 1)] if found else None
+        if not name:
             raise SelfRegError(f"--patient {pattern!r} finds nothing in the case {case!r}")
-        return found[1] if compiled.groups else found[0]
+        return name
 
     return patient

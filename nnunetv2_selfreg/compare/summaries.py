@@ -1,8 +1,11 @@
 """The scores that nnU-Net left: each fold's `validation/summary.json`, or that of a folder of predictions."""
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from math import isnan
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pandas as pd
@@ -13,6 +16,8 @@ from nnunetv2_selfreg.model_folder import CHECKPOINT, ModelFolder
 
 SUMMARY, DATASET, PLANS = "summary.json", "dataset.json", "plans.json"
 TOGETHER = "all cases"  # the one fold of a folder of predictions
+BACKGROUND = "0"  # which nnU-Net's own mean leaves out as well
+NAMES = ("selfreg", "data_identifier", "inherits_from")  # what the configurations of two models may differ in
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,17 @@ class Training:
             counts nothing) and `reference` (voxels of the class in the reference).
         predictions: The predicted file of each fold and case.
         references: The reference's file of each fold and case.
-        unfinished: What is missing, by fold.
+        unusable: Why a fold cannot be compared, by fold.
         dataset: The data set's description; empty where there is none.
-        plans: The plans without names, and the configuration; empty where there are none.
+        plans: The plans without names, and the configuration that was trained; empty where there are none. Of
+            predictions whose model is not known, all configurations.
     """
 
     folder: Path
     scores: pd.DataFrame
     predictions: Mapping[tuple[str, str], Path]
     references: Mapping[tuple[str, str], Path]
-    unfinished: Mapping[str, str]
+    unusable: Mapping[str, str]
     dataset: Mapping[str, Any]
     plans: Mapping[str, Any]
 
@@ -46,45 +52,53 @@ class Training:
             SelfRegError: It is neither, or a file cannot be read.
         """
         if (folder / SUMMARY).is_file():
-            dataset, plans = (_read(folder / name) if (folder / name).is_file() else {} for name in (DATASET, PLANS))
-            return cls._of(folder, {TOGETHER: folder / SUMMARY}, {}, dataset, _comparable(plans))
+            return cls._of(folder, {TOGETHER: folder / SUMMARY}, {}, *_origin(folder))
         if not folder.is_dir():
             raise SelfRegError(f"{folder} does not exist")
         model = ModelFolder.open(folder)
-        summaries, unfinished = {}, {}
+        summaries, unusable = {}, {}
         for fold in model.folds(None):
             summary = folder / f"fold_{fold}" / "validation" / SUMMARY
             if not (folder / f"fold_{fold}" / CHECKPOINT).is_file():
-                unfinished[fold] = f"{CHECKPOINT} is missing"
+                unusable[fold] = f"is not finished: {CHECKPOINT} is missing"
             elif not summary.is_file():
-                unfinished[fold] = f"{summary.relative_to(folder)} is missing; nnUNetv2_train ... --val writes it"
+                missing = summary.relative_to(folder)
+                unusable[fold] = f"is not finished: {missing} is missing; nnUNetv2_train ... --val writes it"
+            elif fold == "all":
+                unusable[fold] = "was scored on the cases that it was trained on"
             else:
                 summaries[fold] = summary
-        plans = _comparable(model.plans) | {"configuration": _without_names(model.resolved)}
-        return cls._of(folder, summaries, unfinished, model.dataset_json, plans)
+        return cls._of(folder, summaries, unusable, *_of_model(model))
 
     @classmethod
     def _of(
         cls,
         folder: Path,
         summaries: Mapping[str, Path],
-        unfinished: Mapping[str, str],
+        unusable: Mapping[str, str],
         dataset: Mapping[str, Any],
         plans: Mapping[str, Any],
     ) -> "Training":
         rows, predictions, references = [], {}, {}
+        if dataset and not (isinstance(dataset.get("labels"), dict) and isinstance(dataset.get("file_ending"), str)):
+            raise SelfRegError(f"{folder}: its {DATASET} is not one of nnU-Net: it lacks labels or file_ending")
         names = {_key(value): name for name, value in dataset.get("labels", {}).items()}
+        ending = re.escape(dataset["file_ending"]) if dataset else r"(\.nii)?\.[^.]+"
         for fold, path in summaries.items():
             for scored in _cases(path):
-                prediction = Path(scored["prediction_file"])
-                case = prediction.name.removesuffix(dataset.get("file_ending", "".join(prediction.suffixes)))
-                predictions[fold, case] = path.parent / prediction.name
+                file = PureWindowsPath(scored["prediction_file"]).name  # takes both kinds of slashes
+                case = re.sub(rf"{ending}$", "", file)
+                if (fold, case) in predictions:
+                    raise SelfRegError(f"{path} has the case {case} twice")
+                predictions[fold, case] = path.parent / file
                 references[fold, case] = Path(scored["reference_file"])
                 for label, metrics in scored["metrics"].items():
+                    if label == BACKGROUND:
+                        continue
                     row = {"fold": fold, "case": case, "class": names.get(label, f"label {label}")}
                     rows.append(row | {"value": metrics["Dice"], "reference": metrics["n_ref"]})
         scores = pd.DataFrame(rows, columns=["fold", "case", "class", "value", "reference"]).astype({"value": float})
-        return cls(folder, scores, predictions, references, unfinished, dataset, plans)
+        return cls(folder, scores, predictions, references, unusable, dataset, plans)
 
     @property
     def folds(self) -> list[str]:
@@ -95,6 +109,14 @@ class Training:
     def cases(self) -> list[tuple[str, str]]:
         """Fold and name of each scored case."""
         return list(self.predictions)
+
+    @property
+    def splits(self) -> dict[str, set[str]]:
+        """The folds that scored a case, by case."""
+        found: dict[str, set[str]] = {}
+        for fold, case in self.predictions:
+            found.setdefault(case, set()).add(fold)
+        return found
 
     def only(self, cases: Sequence[tuple[str, str]]) -> "Training":
         """The same training with these cases alone."""
@@ -114,7 +136,9 @@ def _cases(path: Path) -> list[Mapping[str, Any]]:
     try:
         for case in content["metric_per_case"]:
             for metrics in case["metrics"].values():
-                float(metrics["Dice"]), int(metrics["n_ref"])
+                dice, _ = float(metrics["Dice"]), int(metrics["n_ref"])
+                if not (isnan(dice) or 0 <= dice <= 1):
+                    raise ValueError(f"Dice is {dice}")
             str(case["prediction_file"]), str(case["reference_file"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise SelfRegError(f"{path} is no summary.json of nnU-Net v2's evaluation") from None
@@ -129,8 +153,22 @@ def _key(value: int | Sequence[int]) -> str:
     return str(tuple(value)) if isinstance(value, Sequence) else str(value)
 
 
+def _origin(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The data set and plans of a folder of predictions: those of the model's folder that it is in, or its own."""
+    for home in (folder.parent, folder.parent.parent):
+        with suppress(SelfRegError):
+            return _of_model(ModelFolder.open(home))
+    dataset, plans = (_read(folder / name) if (folder / name).is_file() else {} for name in (DATASET, PLANS))
+    configurations = {name: _without_names(each) for name, each in plans.get("configurations", {}).items()}
+    return dataset, _comparable(plans) | ({"configurations": configurations} if plans else {})
+
+
+def _of_model(model: ModelFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    return model.dataset_json, _comparable(model.plans) | {"configuration": _without_names(model.resolved)}
+
+
 def _without_names(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in configuration.items() if key not in ("selfreg", "data_identifier")}
+    return {key: value for key, value in configuration.items() if key not in NAMES}
 
 
 def _comparable(plans: Mapping[str, Any]) -> dict[str, Any]:
