@@ -8,7 +8,7 @@ Half-precision maps are read as they are and accumulated in float32; a loss is f
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import product
 
@@ -76,8 +76,9 @@ def semantic_consistency(
         The loss, a scalar.
     """
     channels = student_channels, teacher_channels
-    values, teachers = consistencies([student.detach()], teacher.detach(), [channels])
-    return _loss(student, values, partial(add_consistency_gradient, teacher=teachers[0], channels=channels))
+    values = consistencies([student.detach()], teacher.detach(), [channels])
+    add_gradient = partial(add_consistency_gradient, teacher=TeacherPyramid(teacher).at(student), channels=channels)
+    return _loss(student, values, add_gradient)
 
 
 def internal_feature_distillation(feature: Tensor) -> Tensor:
@@ -114,9 +115,11 @@ class TeacherPyramid:
 
     Args:
         teacher: `(B, C, *spatial)`; no gradient flows back to it.
+        pool: `pooled`, or what `torch.compile` makes of it.
     """
 
-    def __init__(self, teacher: Tensor) -> None:
+    def __init__(self, teacher: Tensor, pool: Callable[[Tensor, tuple[int, ...]], Tensor] | None = None) -> None:
+        self._pool = pool or pooled
         self._finest = tuple(teacher.shape[2:])
         self._levels = {self._finest: teacher.detach()}
 
@@ -127,30 +130,23 @@ class TeacherPyramid:
             # averages of averages are exact where the sizes divide
             sources = [level for level in self._levels if all(n % m == 0 for n, m in zip(level, grid, strict=True))]
             source = min(sources, key=math.prod, default=self._finest)
-            self._levels[grid] = _pooled(self._levels[source], grid)
+            self._levels[grid] = self._pool(self._levels[source], grid)
         return self._levels[grid]
 
 
-def consistencies(
-    students: Sequence[Tensor], teacher: Tensor, channels: Sequence[Channels]
-) -> tuple[Tensor, list[Tensor]]:
-    """SCR of several students, without a graph.
+def consistencies(students: Sequence[Tensor], teacher: Tensor, channels: Sequence[Channels]) -> Tensor:
+    """SCR of several students: `(students,)`, without a graph.
 
     Args:
         students: Maps of `(B, C, *spatial)` each.
         teacher: `(B, C, *spatial)`.
         channels: The drawn channels of each student and of the teacher.
-
-    Returns:
-        The losses, `(students,)`; and for each student the teacher on the grid on which they meet.
     """
     pyramid = TeacherPyramid(teacher)
-    teachers = [pyramid.at(student) for student in students]
-    differences = (
-        _consistency_difference(student, level, *drawn)
-        for student, level, drawn in zip(students, teachers, channels, strict=True)
+    return _mean_squares(
+        _consistency_difference(student, pyramid.at(student), *drawn)
+        for student, drawn in zip(students, channels, strict=True)
     )
-    return _mean_squares(differences), teachers
 
 
 def add_consistency_gradient(
@@ -179,7 +175,7 @@ def _consistency_difference(
 ) -> Tensor:
     """The student's drawn channels minus the teacher's, on their common grid, in a buffer of its own."""
     drawn = student.index_select(1, student_channels).to(accumulation_dtype(student))
-    return _pooled(drawn, tuple(teacher.shape[2:])).sub_(teacher.index_select(1, teacher_channels))
+    return pooled(drawn, tuple(teacher.shape[2:])).sub_(teacher.index_select(1, teacher_channels))
 
 
 def distillations(features: Sequence[Tensor], sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,7 +239,7 @@ def importance(feature: Tensor) -> Tensor:
     return (flat.sum(2, dtype=dtype) / norm).sum(0)
 
 
-def _pooled(feature: Tensor, grid: tuple[int, ...]) -> Tensor:
+def pooled(feature: Tensor, grid: tuple[int, ...]) -> Tensor:
     """The map average-pooled to `grid`, in the accumulation dtype, or itself if it has that grid."""
     sizes = feature.shape[2:]
     if sizes == grid:
@@ -268,7 +264,7 @@ def _every(feature: Tensor, steps: Sequence[int], offsets: Sequence[int]) -> Ten
 
 
 def _unpooled(gradient: Tensor, grid: Sequence[int]) -> Tensor:
-    """The gradient of the loss for a map of this grid, from that for the map `_pooled` from it."""
+    """The gradient of the loss for a map of this grid, from that for the map `pooled` from it."""
     for axis, (m, n) in enumerate(zip(gradient.shape[2:], grid, strict=True), start=2):
         if m != n:  # pooling goes axis by axis, each a matrix (n, m)
             matrix = functional.adaptive_avg_pool1d(torch.eye(n, dtype=gradient.dtype, device=gradient.device), m)

@@ -17,12 +17,14 @@ from nnunetv2_selfreg.anchors import AddGradient, accumulation_dtype
 from nnunetv2_selfreg.compat import autograd
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.losses import (
+    TeacherPyramid,
     add_consistency_gradient,
     add_distillation_gradient,
     consistencies,
     distillations,
     draw_channels,
     on_device,
+    pooled,
 )
 
 SHARE = "selfreg_share"  # the logged share of all weighted terms in the training loss
@@ -50,7 +52,7 @@ class Step:
         compiled: Whether `torch.compile` makes kernels of the functions that `run` calls.
 
     Attributes:
-        teacher: The teacher map, detached. A gradient that keeps it, or the step, adds it to the peak of memory.
+        teacher: The teacher map, detached.
         generator: As given.
         run: Calls the terms' functions.
     """
@@ -178,10 +180,20 @@ def own_term(
 def _consistency(students: Sequence[Tensor], step: Step) -> TermLosses:
     sizes = [student.shape[1] for student in students]
     channels = draw_channels(sizes, step.teacher.shape[1], step.generator, step.teacher.device)
-    values, teachers = step.run(consistencies, students, step.teacher, channels)
-    add_gradient = partial(step.run, add_consistency_gradient, any_shape=True)
-    pairs = zip(teachers, channels, strict=True)
-    return TermLosses(values, [partial(add_gradient, teacher=teacher, channels=drawn) for teacher, drawn in pairs])
+    run = step.run
+    # the coarser grids are made again in the backward pass: kept from here on, they would add to the peak of memory,
+    # while the network keeps the teacher itself beyond that
+    pyramid = TeacherPyramid(step.teacher, partial(run, pooled, any_shape=True))
+
+    def add_gradient(
+        gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, channels: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        arguments = gradient, feature, factor, in_place, pyramid.at(feature), channels
+        found: Tensor = run(add_consistency_gradient, *arguments, any_shape=True)
+        return found
+
+    values = run(consistencies, students, step.teacher, channels)
+    return TermLosses(values, [partial(add_gradient, channels=drawn) for drawn in channels])
 
 
 def _distillation(students: Sequence[Tensor], step: Step) -> TermLosses:

@@ -138,8 +138,10 @@ def report(demo: Demo, dice: Mapping[str, float]) -> str:
             "Phantoms are easy: these numbers show that your installation works, not what SelfReg gains.",
             "Next, look inside the model:",
             f"  nnUNetv2_selfreg inspect {shlex.quote(str(demo.model))} {images} -o selfreg_report",
-            "Or train on your own data:",
+            "Then train on your own data, with SelfReg and without, and compare:",
             "  nnUNetv2_train YOUR_DATASET 2d 0 -tr nnUNetTrainerSelfReg",
+            "  nnUNetv2_train YOUR_DATASET 2d 0 -tr nnUNetTrainer",
+            "  nnUNetv2_selfreg compare MODEL_WITHOUT MODEL_WITH -o COMPARISON",
         ]
     )
 

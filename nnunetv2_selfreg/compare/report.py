@@ -1,5 +1,6 @@
 """What two models' scores say, in words, tables, plots and one page."""
 
+import os
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cached_property
@@ -190,16 +191,27 @@ class Report:
 
     def _draw(self, folder: Path, count: int, images: Path | None) -> dict[str, str]:
         """Draws the cases that differ most; their pictures for the page, by case."""
-        from nnunetv2_selfreg.compare.pictures import draw_pair  # nnU-Net's readers take seconds to import
+        # nnU-Net's readers take seconds to import
+        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
-        chosen = self.most_different.head(count)
+        from nnunetv2_selfreg.compare.pictures import draw_case, find_images
+
+        a, b = self.trainings["A"][0], self.trainings["B"][0]
+        if not a.dataset:
+            raise SelfRegError(f"--pictures: {a.folder} has no dataset.json, which says how its images are read")
+        raw = images or Path(os.environ.get("nnUNet_raw", "")) / a.folder.parent.name
+        if not raw.is_dir():
+            raise SelfRegError(f"--pictures: {raw} does not exist; name the folder of the images with --images")
         folder.mkdir()
         drawn = {}
-        for case, row in chosen.iterrows():
+        for name, row in self.most_different.head(count).iterrows():
+            case, path = (row["fold"], str(name)), folder / f"{name}.png"
+            files = find_images(raw, str(name), a.dataset)
+            reader = determine_reader_writer_from_dataset_json(a.dataset, str(files[0]), verbose=False)
             titles = f"A, Dice {row['A']:.2f}", f"B, Dice {row['B']:.2f}"
-            path = folder / f"{case}.png"
-            draw_pair(self.trainings["A"][0], self.trainings["B"][0], (row["fold"], str(case)), titles, images, path)
-            drawn[str(case)] = b64encode(path.read_bytes()).decode()
+            predictions = a.predictions[case], b.predictions[case]
+            draw_case(files, a.references[case], predictions, titles, a.dataset["labels"], reader, path)
+            drawn[str(name)] = b64encode(path.read_bytes()).decode()
         return drawn
 
 
