@@ -93,7 +93,7 @@ def test_what_is_no_list_is_refused_in_one_line(folder: Path, given: str) -> Non
         ("--decoder-stages 1", "2d: SelfReg: plans key 'selfreg.decoder_stages' names stage 1; .* stages are 0$"),
         ("--encoder-stages 1.5", "2d: SelfReg: plans key 'selfreg.encoder_stages' names '1.5', which is no module of"),
         ("--teacher decoder.stage.1", "2d: SelfReg: plans key 'selfreg.teacher' .* the nearest: decoder.stages.1"),
-        ("--teacher encoder.stages.1", "2d: SelfReg: encoder.stages.1 and encoder.stages.1 are named twice; a student"),
+        ("--teacher encoder.stages.1", "2d: SelfReg: encoder.stages.1 .*named twice; "),
         ("--encoder-stages [] --decoder-stages []", "2d: SelfReg: no stage of PlainConvUNet is left as a student"),
     ],
 )
