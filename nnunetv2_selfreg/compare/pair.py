@@ -1,6 +1,7 @@
 """Brings the trainings of two models to the same folds and cases, and refuses those that do not belong together."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def matched(trainings: Sequence[Training], common_only: bool, other_plans: bool)
     """The trainings with what all of them have.
 
     Args:
-        trainings: Of both models.
+        trainings: Of the first model and the second in turn.
         common_only: Leave out folds and cases that some of them lack, instead of refusing.
         other_plans: Compare although the plans differ.
 
@@ -57,6 +58,13 @@ def matched(trainings: Sequence[Training], common_only: bool, other_plans: bool)
     kept_trainings = [training.only(common) for training in trainings]
     for other in kept_trainings[1:]:
         _check_references(kept_trainings[0], other)
+    for model in (kept_trainings[0::2], kept_trainings[1::2]):
+        for one, another in combinations(model, 2):
+            if one.scores["value"].reset_index(drop=True).equals(another.scores["value"].reset_index(drop=True)):
+                notes.append(
+                    f"{one.folder} and {another.folder} have the same Dice in every case; if one is a copy of the "
+                    "other, the noise of training is larger than said here"
+                )
     return kept_trainings, list(dict.fromkeys(notes))
 
 

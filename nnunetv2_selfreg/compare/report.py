@@ -4,8 +4,8 @@ import os
 from base64 import b64encode
 from collections.abc import Sequence
 from functools import cached_property
-from math import isnan
-from pathlib import Path
+from math import isnan, sqrt
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import jinja2
@@ -19,6 +19,7 @@ from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.statistics import exact_mean, spread
 
 PAGE, TEXT, CASES, PICTURES = "comparison.html", "comparison.md", "cases.csv", "pictures"
+MADE_BY = '<meta name="generator" content="nnUNetv2_selfreg compare">'
 MOST = 10  # cases that are listed
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("nnunetv2_selfreg.compare", "."),
@@ -37,12 +38,13 @@ def may_replace(folder: Path, overwrite: bool) -> bool:
     if not overwrite:
         raise SelfRegError(f"-o {folder} exists already; name another, or replace a report with --overwrite")
     content = set(folder.rglob("*")) - set((folder / PICTURES).glob("*.png")) - {folder / PICTURES}
-    if content != {folder / name for name in (PAGE, TEXT, CASES)}:
+    is_whole = content == {folder / name for name in (PAGE, TEXT, CASES)}
+    if not is_whole or MADE_BY not in (folder / PAGE).read_text(encoding="utf-8", errors="replace"):
         raise SelfRegError(f"-o {folder} is not a report and nothing else, so --overwrite leaves it alone")
     return True
 
 
-class Report:
+class ComparisonReport:
     """The comparison of two models. Dice is in points, 0 to 100, differences are the second model (B) minus the first.
 
     Args:
@@ -144,7 +146,8 @@ class Report:
         if self.repetitions > 1:
             found.append(
                 f"Two trainings of the same model differ too: by a standard deviation of {self.noise:.2f} points in a "
-                f"fold's mean ({self.repetitions} trainings of each fold)."
+                f"fold's mean ({self.repetitions} trainings of each fold). By that alone, the difference above "
+                f"would have one of {self.noise * sqrt(2 / self.repetitions / len(self.folds)):.2f}."
             )
         else:
             found.append(
@@ -197,11 +200,12 @@ class Report:
         from nnunetv2_selfreg.compare.pictures import draw_case, find_images
 
         a, b = self.trainings["A"][0], self.trainings["B"][0]
-        if not a.dataset:
-            raise SelfRegError(f"--pictures: {a.folder} has no dataset.json, which says how its images are read")
-        raw = images or Path(os.environ.get("nnUNet_raw", "")) / a.folder.parent.name
+        if not {"file_ending", "channel_names", "labels"} <= set(a.dataset):
+            raise SelfRegError(f"--pictures: {a.folder} has no dataset.json that says how its images are read")
+        raw = images or Path(os.environ.get("nnUNet_raw", "nnUNet_raw"), a.plans.get("dataset_name", ""))
         if not raw.is_dir():
             raise SelfRegError(f"--pictures: {raw} does not exist; name the folder of the images with --images")
+        labels = [place / part for place in (raw, raw.parent) for part in ("labelsTr", "labelsTs")]
         folder.mkdir()
         drawn = {}
         for name, row in self.most_different.head(count).iterrows():
@@ -210,7 +214,10 @@ class Report:
             reader = determine_reader_writer_from_dataset_json(a.dataset, str(files[0]), verbose=False)
             titles = f"A, Dice {row['A']:.2f}", f"B, Dice {row['B']:.2f}"
             predictions = a.predictions[case], b.predictions[case]
-            draw_case(files, a.references[case], predictions, titles, a.dataset["labels"], reader, path)
+            reference = a.references[case]  # where it was when nnU-Net read it, perhaps on another machine
+            moved = [place / PureWindowsPath(str(reference)).name for place in labels]
+            reference = next(filter(Path.is_file, (reference, *moved)), reference)
+            draw_case(files, reference, predictions, titles, a.dataset["labels"], reader, path)
             drawn[str(name)] = b64encode(path.read_bytes()).decode()
         return drawn
 

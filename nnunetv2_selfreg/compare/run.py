@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from nnunetv2_selfreg.compare.pair import frame, matched
-from nnunetv2_selfreg.compare.report import PAGE, Report, may_replace
+from nnunetv2_selfreg.compare.report import PAGE, ComparisonReport, may_replace
 from nnunetv2_selfreg.compare.summaries import Training
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import new_folder
@@ -26,8 +26,10 @@ def main(arguments: Sequence[str]) -> int:
         SelfRegError: The models cannot be compared, or the report cannot be written.
     """
     parsed = parse(arguments)
-    if not parsed.margin > 0:
-        raise SelfRegError(f"--margin {parsed.margin:g}: give Dice points above 0")
+    if not 0 < parsed.margin < 100:
+        raise SelfRegError(f"--margin {parsed.margin:g}: give Dice points above 0 and below 100")
+    if parsed.pictures < 0:
+        raise SelfRegError(f"--pictures {parsed.pictures}: give a number of cases")
     patient = patient_of(parsed.patient)
     pairs = [(parsed.model_a, parsed.model_b), *parsed.again]
     folders = [path.expanduser().resolve() for pair in pairs for path in pair]
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         read = [Training.read(path) for path in folders]
         trainings, notes = matched(read, parsed.common_only, parsed.other_plans)
         a, b = trainings[0::2], trainings[1::2]
-        report = Report(a, b, frame(a, patient), frame(b, patient), parsed.margin / 100, notes)
+        report = ComparisonReport(a, b, frame(a, patient), frame(b, patient), parsed.margin / 100, notes)
         report.write(folder, parsed.pictures, parsed.images)
     print(report.text())
     print(f"wrote {output / PAGE}, its plots, comparison.md and cases.csv")

@@ -13,9 +13,11 @@ import pandas as pd
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.model_folder import CHECKPOINT, ModelFolder
+from nnunetv2_selfreg.settings import read_plans
 
 SUMMARY, DATASET, PLANS = "summary.json", "dataset.json", "plans.json"
 TOGETHER = "all cases"  # the one fold of a folder of predictions
+FILES = ("prediction_file", "reference_file")
 BACKGROUND = "0"  # which nnU-Net's own mean leaves out as well
 NAMES = ("selfreg", "data_identifier", "inherits_from")  # what the configurations of two models may differ in
 
@@ -54,12 +56,19 @@ class Training:
         if (folder / SUMMARY).is_file():
             return cls._of(folder, {TOGETHER: folder / SUMMARY}, {}, *_origin(folder))
         if not folder.is_dir():
-            raise SelfRegError(f"{folder} does not exist")
-        model = ModelFolder.open(folder)
+            raise SelfRegError(f"{folder} is no folder")
+        try:
+            model = ModelFolder.open(folder)
+        except SelfRegError as error:
+            raise SelfRegError(
+                f"{error}; or a folder of predictions with the {SUMMARY} that nnUNetv2_evaluate_folder writes"
+            ) from None
         summaries, unusable = {}, {}
         for fold in model.folds(None):
             summary = folder / f"fold_{fold}" / "validation" / SUMMARY
-            if not (folder / f"fold_{fold}" / CHECKPOINT).is_file():
+            if not fold.isdecimal() and fold != "all":
+                unusable[fold] = "is none of nnU-Net's: it has no number"
+            elif not (folder / f"fold_{fold}" / CHECKPOINT).is_file():
                 unusable[fold] = f"is not finished: {CHECKPOINT} is missing"
             elif not summary.is_file():
                 missing = summary.relative_to(folder)
@@ -139,7 +148,8 @@ def _cases(path: Path) -> list[Mapping[str, Any]]:
                 dice, _ = float(metrics["Dice"]), int(metrics["n_ref"])
                 if not (isnan(dice) or 0 <= dice <= 1):
                     raise ValueError(f"Dice is {dice}")
-            str(case["prediction_file"]), str(case["reference_file"])
+            if not (case["metrics"] and all(isinstance(case[name], str) for name in FILES)):
+                raise ValueError("no metrics or no files")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise SelfRegError(f"{path} is no summary.json of nnU-Net v2's evaluation") from None
     cases: list[Mapping[str, Any]] = content["metric_per_case"]
@@ -158,7 +168,10 @@ def _origin(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for home in (folder.parent, folder.parent.parent):
         with suppress(SelfRegError):
             return _of_model(ModelFolder.open(home))
-    dataset, plans = (_read(folder / name) if (folder / name).is_file() else {} for name in (DATASET, PLANS))
+    dataset, plans = (
+        read(folder / name) if (folder / name).is_file() else {}
+        for name, read in ((DATASET, _read), (PLANS, read_plans))
+    )
     configurations = {name: _without_names(each) for name, each in plans.get("configurations", {}).items()}
     return dataset, _comparable(plans) | ({"configurations": configurations} if plans else {})
 
