@@ -1,28 +1,49 @@
 """`nnUNetv2_selfreg export`: a trained model for people who do not have this package.
 
 SelfReg adds nothing to the network, so the model is a stock one as soon as its checkpoints name the stock trainer.
+nnU-Net keeps a model under its data set, trainer, plans and configuration, and its installer replaces files without
+asking. So that nobody's own stock model is mixed with the exported one, the export's plans have a name of their own.
 """
 
 import argparse
+import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from nnunetv2_selfreg import __version__
+from nnunetv2_selfreg.commands.plans import check_identifier
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import copy_files, new_file, new_folder, write_json
 from nnunetv2_selfreg.model_folder import CHECKPOINT, LAYOUT, MODEL_FILES, ModelFolder, load_checkpoint
+from nnunetv2_selfreg.names import STOCK
 from nnunetv2_selfreg.terms import SHARE
 
 ORIGIN = "selfreg_origin.json"
 # what nnU-Net's own export takes along when it is there
 COMPANIONS = ("dataset_fingerprint.json", "crossval_results_folds_*/summary.json", "crossval_results_folds_*/post*")
 FOLD_COMPANIONS = ("progress.png", "selfreg.png", "validation/summary.json")
+EVERY_FOLD = ("0", "1", "2", "3", "4")  # what nnUNetv2_predict takes without -f
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        before: Bytes of the model's checkpoints.
+        after: Bytes of the exported ones.
+        predict: The command that predicts with the exported model.
+    """
+
+    before: int
+    after: int
+    predict: str
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,10 +65,18 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("model", type=Path, metavar="MODEL_FOLDER", help=LAYOUT)
     parser.add_argument(
-        "output", type=Path, metavar="OUT", help="new folder, laid out like nnUNet_results; or zip file"
+        "output",
+        type=Path,
+        metavar="OUT",
+        help="new folder, laid out like nnUNet_results; a zip file if it ends in .zip",
     )
+    parser.add_argument("--zip", action="store_true", help="add .zip to OUT if it does not end so")
     parser.add_argument(
-        "--zip", action="store_true", help="write OUT as a zip for nnUNetv2_install_pretrained_model_from_zip"
+        "-p",
+        dest="plans",
+        metavar="PLANS",
+        help="name of the exported plans; default: that of the model's plans with what SelfReg adds to the trainer's "
+        "name, nnUNetPlansSelfReg say, so that no stock model is replaced",
     )
     parser.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help="default: every fold of the model")
     parser.add_argument("-chk", dest="checkpoint", default=CHECKPOINT, help="default: %(default)s")
@@ -55,12 +84,18 @@ def main(arguments: Sequence[str]) -> int:
         "--without-optimizer", action="store_true", help="leave out the optimizer's state: smaller, but not for --c"
     )
     parsed = parser.parse_args(arguments)
-    output = parsed.output.with_suffix(".zip") if parsed.zip and not parsed.output.suffix else parsed.output
-    sizes = export(parsed.model, output, parsed.folds, parsed.checkpoint, not parsed.without_optimizer, parsed.zip)
-    before, after = (f"{size / 2**20:.1f} MiB" for size in sizes)
+    output: Path = parsed.output
+    if parsed.zip and not _is_zip(output):
+        output = output.with_name(f"{output.name}.zip")
+    optimizer = not parsed.without_optimizer
+    done = export(parsed.model, output, parsed.folds, parsed.checkpoint, optimizer, parsed.plans)
+    before, after = (f"{size / 2**20:.1f} MiB" for size in (done.before, done.after))
+    name = shlex.quote(str(output))
+    install = (
+        f"nnUNetv2_install_pretrained_model_from_zip {name}" if _is_zip(output) else f"cp -r {name}/. $nnUNet_results"
+    )
     print(f"wrote {output}; checkpoints {before} before, {after} now; both models predict the same")
-    if parsed.zip:
-        print(f"install it with\n  nnUNetv2_install_pretrained_model_from_zip {output}")
+    print(f"install it and predict, with nnU-Net alone, by\n  {install}\n  {done.predict}")
     return 0
 
 
@@ -70,31 +105,44 @@ def export(
     folds: Sequence[str] | None = None,
     checkpoint: str = CHECKPOINT,
     optimizer: bool = True,
-    zipped: bool = False,
-) -> tuple[int, int]:
+    plans_name: str | None = None,
+) -> Exported:
     """Writes a SelfReg model under its stock trainer's name, whole or not at all.
 
     Args:
         path: The model folder, `DATASET/TRAINER__PLANS__CONFIGURATION`.
-        output: A folder that does not exist yet, which is laid out like `nnUNet_results`, or a zip file.
+        output: A folder that does not exist yet, which is laid out like `nnUNet_results`; a zip file if it ends in
+            `.zip`.
         folds: Names of the folds (`0`, `all`); every fold of the model when left out.
         checkpoint: Which checkpoint of each fold.
         optimizer: Whether to keep the optimizer's state, which only going on with the training needs.
-        zipped: Whether `output` is a zip file.
+        plans_name: Name of the exported plans; that of the model's plans and what SelfReg adds to the trainer's name
+            when left out. With the model's own it is warned of what the installer would replace.
 
     Returns:
-        Bytes of the checkpoints before and after.
+        What was written.
 
     Raises:
-        SelfRegError: The folder is not a finished SelfReg model, or the export cannot be written or differs from it.
+        SelfRegError: The folder is not a finished SelfReg model, the plans cannot have this name, or the export cannot
+            be written or differs from the model.
     """
     model = ModelFolder.open(path)
     stock, settings = model.stock_name, model.settings
     if stock is None or settings is None:
         raise SelfRegError(f"{model.trainer} is not a SelfReg trainer; its model can be shared as it is")
+    if plans_name is None:
+        added = model.trainer.removeprefix(STOCK).removesuffix(stock.removeprefix(STOCK))
+        plans_name = f"{model.plans_name}{added}"
+    check_identifier(plans_name, "-p")
     sources = model.checkpoints(folds, checkpoint)
     if output.exists():
         raise SelfRegError(f"{output} exists already; name another")
+    if plans_name == model.plans_name:
+        print(
+            f"warning: where {model.dataset} has a model of {stock} and {plans_name} already, installing this one "
+            "replaces folds of it and leaves others: two models in one folder",
+            file=sys.stderr,
+        )
 
     logged = [*(term.name for term in model.trainer_class.terms), SHARE]
     origin: dict[str, Any] = {
@@ -109,10 +157,11 @@ def export(
         "folds": {},
     }
     before = after = 0
-    with new_file(output) if zipped else new_folder(output) as partial:
-        results = partial.with_name("results") if zipped else partial
-        target = results / model.dataset / f"{stock}__{model.plans_name}__{model.configuration}"
+    with new_file(output) if _is_zip(output) else new_folder(output) as partial:
+        results = partial.with_name("results") if _is_zip(output) else partial
+        target = results / model.dataset / f"{stock}__{plans_name}__{model.configuration}"
         copy_files(model.path, target, (*MODEL_FILES, *COMPANIONS))
+        write_json(target / "plans.json", model.plans | {"plans_name": plans_name}, indent=4)
         for fold, source in sources.items():
             content = load_checkpoint(source)
             logging = content.get("logging", {})
@@ -124,16 +173,26 @@ def export(
                 content["optimizer_state"] = None
             exported = target / source.relative_to(model.path)
             copy_files(source.parent, exported.parent, FOLD_COMPANIONS)
-            torch.save(content | {"trainer_name": stock}, exported)
+            with exported.open("xb") as file:  # given a path, torch hides what the system says of a full disk
+                torch.save(content | {"trainer_name": stock}, file)
             before, after = before + source.stat().st_size, after + exported.stat().st_size
             if not torch.equal(_logits(model, source), _logits(ModelFolder.open(target), exported)):
                 raise SelfRegError(
                     f"fold_{fold} predicts differently as {stock}; nothing was written, please report this"
                 )
         write_json(target / ORIGIN, origin)
-        if zipped:
+        if _is_zip(output):
             Path(shutil.make_archive(str(results), "zip", results)).replace(partial)
-    return before, after
+    predict = f"nnUNetv2_predict -d {model.dataset} -c {model.configuration} -tr {stock} -p {plans_name}"
+    if tuple(sources) != EVERY_FOLD:
+        predict += f" -f {' '.join(sources)}"
+    if checkpoint != CHECKPOINT:
+        predict += f" -chk {checkpoint}"
+    return Exported(before, after, f"{predict} -i IMAGES -o PREDICTIONS")
+
+
+def _is_zip(output: Path) -> bool:
+    return output.suffix.lower() == ".zip"
 
 
 def _logits(model: ModelFolder, checkpoint: Path) -> torch.Tensor:

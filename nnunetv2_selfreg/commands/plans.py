@@ -152,14 +152,14 @@ def dataset_folder(dataset: str) -> Path:
     return folder
 
 
-def check_identifier(identifier: str) -> str:
+def check_identifier(identifier: str, option: str = "-o") -> str:
     """Refuses what cannot be the name of a plans file, or would break nnU-Net's folder names."""
     if not re.fullmatch(r"(?!.*__)[A-Za-z0-9][A-Za-z0-9_.-]*(?<!\.json)", identifier):
         raise SelfRegError(
-            f"-o {identifier} is not a plans identifier; use letters, digits, '-', '.' and single '_', and no .json"
+            f"{option} {identifier} is not a plans identifier; use letters, digits, '-', '.' and single '_', no .json"
         )
     if identifier in RESERVED:
-        raise SelfRegError(f"-o {identifier}: nnU-Net keeps another file under this name; choose another identifier")
+        raise SelfRegError(f"{option} {identifier}: nnU-Net keeps another file under this name; choose another one")
     return identifier
 
 

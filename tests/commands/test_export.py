@@ -1,7 +1,9 @@
 """What is exported under which name, and what is refused with nothing written, on small models with random weights."""
 
 import json
+import resource
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,9 +62,19 @@ def needs_external_trainers(monkeypatch, folder, trainer):
 
 def test_names_settings_and_logged_values(model, tmp_path, capsys):
     assert main([str(model), str(tmp_path / "out"), "-f", "1"]) == 0
-    assert capsys.readouterr().out.endswith("now; both models predict the same\n")
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.endswith("now; both models predict the same")
+    assert others == [
+        "install it and predict, with nnU-Net alone, by",
+        f"  cp -r {tmp_path / 'out'}/. $nnUNet_results",
+        "  nnUNetv2_predict -d Dataset001_Tiny -c 2d -tr nnUNetTrainer -p TinySelfRegSCR -f 1 -i IMAGES -o PREDICTIONS",
+    ]
     name, told = origin(tmp_path / "out")
-    assert name == "nnUNetTrainer__Tiny__2d"
+    assert name == "nnUNetTrainer__TinySelfRegSCR__2d"
+    plans = tmp_path / "out" / "Dataset001_Tiny" / name / "plans.json"
+    assert json.loads(plans.read_text()) == json.loads((model / "plans.json").read_text()) | {
+        "plans_name": "TinySelfRegSCR"
+    }
     assert told["trainer"] == TRAINER
     assert told["settings"] == {
         "lambda_scr": 0.015,
@@ -82,7 +94,7 @@ def test_the_studys_subclass_is_exported_as_the_trainer_that_it_is_made_of(stock
     needs_external_trainers(monkeypatch, STUDY, trainer)
     export(named(stock_model, trainer), tmp_path / "out")
     name, told = origin(tmp_path / "out")
-    assert name == "nnUNetTrainer_10epochs__Tiny__2d"
+    assert name == "nnUNetTrainer_10epochs__TinySelfRegRamped__2d"
     assert told["trainer"] == trainer
     assert told["settings"]["lambda_ifd"] == 0.015
 
@@ -95,7 +107,7 @@ def test_a_trainer_of_ones_own_with_a_term_of_ones_own(stock_model, tmp_path, mo
     logging = {"mean_fg_dice": [0.5], "size": [2.5], "scr": [1.5], "ifd": [1.0], "selfreg_share": [0.25]}
     export(named(stock_model, "nnUNetTrainerMine", logging=logging), tmp_path / "out")
     name, told = origin(tmp_path / "out")
-    assert name == "nnUNetTrainerCELoss__Tiny__2d"
+    assert name == "nnUNetTrainerCELoss__TinyMine__2d"
     assert told["settings"]["lambda_size"] == 0.5
     del told["folds"]["fold_0"]["epochs"]
     assert told["folds"]["fold_0"] == {name: values for name, values in logging.items() if name != "mean_fg_dice"}
@@ -140,11 +152,11 @@ def test_a_half_trained_fold_is_refused(model, tmp_path):
         (lambda model: (model / "plans.json").write_text("{") and model, r"plans\.json is not a plans file"),
     ],
 )
-@pytest.mark.parametrize("zipped", [False, True])
-def test_a_foreign_folder_is_refused_and_nothing_is_written(model, tmp_path, make, message, zipped):
+@pytest.mark.parametrize("output", ["out", "out.zip"])
+def test_a_foreign_folder_is_refused_and_nothing_is_written(model, tmp_path, make, message, output):
     folder = make(model)
     with pytest.raises(SelfRegError, match=message) as refusal:
-        export(folder, tmp_path / "out.zip", zipped=zipped)
+        export(folder, tmp_path / output)
     assert "\n" not in str(refusal.value)
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
@@ -169,19 +181,71 @@ def test_a_model_that_predicts_differently_is_not_written(model, tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
-def test_a_full_disk_leaves_nothing(model, tmp_path, monkeypatch):
-    def no_space(*arguments, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shutil, "copyfile", no_space)
-    with pytest.raises(SelfRegError, match="out cannot be written: No space left on device; nothing was left behind"):
-        export(model, tmp_path / "out")
+@pytest.mark.parametrize(
+    ("output", "most"),
+    [("out", 10), ("out", 30_000), ("out.zip", 30_000), ("out.zip", 80_000)],
+    ids=["dataset.json", "checkpoint", "checkpoint of a zip", "zip"],
+)
+def test_a_file_that_there_is_no_room_for_leaves_nothing(model, tmp_path, output, most):
+    """The system itself stops the writing in the middle of a file, as it does on a full disk."""
+    checkpoint = (model / "fold_0" / "checkpoint_final.pth").stat().st_size
+    assert 10 < (model / "dataset.json").stat().st_size < 30_000 < checkpoint < 80_000
+    for fold in "234" if most == 80_000 else "":  # a zip that is larger than its checkpoints
+        shutil.copytree(model / "fold_0", model / f"fold_{fold}")
+    export(model, tmp_path / "whole", ["0"])  # what is imported on the way needs room, too
+    shutil.rmtree(tmp_path / "whole")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(SelfRegError) as refusal:
+            export(model, tmp_path / output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    expected = f"{tmp_path / output} cannot be written: File too large; nothing was left behind"
+    assert str(refusal.value) == expected
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_an_output_that_exists_is_left_alone(model, tmp_path, zipped):
-    (tmp_path / "out.zip").mkdir()
-    with pytest.raises(SelfRegError, match=r"out\.zip exists already; name another"):
-        export(model, tmp_path / "out.zip", zipped=zipped)
-    assert list((tmp_path / "out.zip").iterdir()) == []
+@pytest.mark.parametrize("output", ["out", "out.zip"])
+def test_an_output_that_exists_is_left_alone(model, tmp_path, output):
+    (tmp_path / output).mkdir()
+    with pytest.raises(SelfRegError, match=rf"{output} exists already; name another"):
+        export(model, tmp_path / output)
+    assert list((tmp_path / output).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "name"), [("a.zip", "a.zip"), ("a.ZIP", "a.ZIP"), ("a --zip", "a.zip"), ("a.v2 --zip", "a.v2.zip")]
+)
+def test_the_name_says_that_it_is_a_zip(model, tmp_path, monkeypatch, capsys, line, name):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(model), *line.split(), "-f", "0"]) == 0
+    assert f"\n  nnUNetv2_install_pretrained_model_from_zip {name}\n" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "results"]
+    with zipfile.ZipFile(name) as archive:
+        assert "Dataset001_Tiny/nnUNetTrainer__TinySelfRegSCR__2d/plans.json" in archive.namelist()
+
+
+def test_the_models_own_plans_name_is_warned_of(model, tmp_path, capsys):
+    assert main([str(model), str(tmp_path / "out"), "-p", "Tiny"]) == 0
+    assert origin(tmp_path / "out")[0] == "nnUNetTrainer__Tiny__2d"
+    assert capsys.readouterr().err == (
+        "warning: where Dataset001_Tiny has a model of nnUNetTrainer and Tiny already, installing this one replaces "
+        "folds of it and leaves others: two models in one folder\n"
+    )
+    assert main([str(model), str(tmp_path / "other"), "-p", "Other"]) == 0
+    assert origin(tmp_path / "other")[0] == "nnUNetTrainer__Other__2d"
+    assert capsys.readouterr().err == ""
+
+
+def test_a_name_that_plans_cannot_have_is_refused(model, tmp_path):
+    with pytest.raises(SelfRegError, match=r"^-p a__b is not a plans identifier"):
+        export(model, tmp_path / "out", plans_name="a__b")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fold_that_does_not_exist_is_named_with_those_that_do(model, tmp_path):
+    with pytest.raises(SelfRegError) as refusal:
+        export(model, tmp_path / "out", folds=["3"])
+    assert str(refusal.value) == f"{model} has no fold_3; folds there: 0, 1"
+    assert not (tmp_path / "out").exists()

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
+import SimpleITK
 import torch
-from commands import model_folder
+from commands import model_folder, run
 from nnunetv2.run.run_training import get_trainer_from_args
 
 from nnunetv2_selfreg.commands import export
@@ -40,7 +42,7 @@ def test_the_export_is_a_stock_model_with_its_origin(model, tmp_path):
     assert export.main([str(model), str(tmp_path / "out")]) == 0
     assert listing(model) == before
     (exported,) = (tmp_path / "out" / model.parent.name).iterdir()
-    assert exported.name == "nnUNetTrainer__Small__2d"
+    assert exported.name == "nnUNetTrainer__SmallSelfRegSCR__2d"
     for fold in (0, 1):
         ours, theirs = (load_checkpoint(m / f"fold_{fold}" / "checkpoint_final.pth") for m in (model, exported))
         assert (ours["trainer_name"], theirs["trainer_name"]) == (TRAINER, "nnUNetTrainer")
@@ -62,7 +64,7 @@ def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_
     assert f"wrote {tmp_path / 'model.zip'}" in capsys.readouterr().out
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    assert all(name.startswith(f"{model.parent.name}/nnUNetTrainer__Small__2d/") for name in names)
+    assert all(name.startswith(f"{model.parent.name}/nnUNetTrainer__SmallSelfRegSCR__2d/") for name in names)
     assert not any("fold_1" in name for name in names)
     results = tmp_path / "results"
     results.mkdir()
@@ -75,7 +77,7 @@ def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_
         "from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor\n"
         "predictor = nnUNetPredictor(device=torch.device('cpu'))\n"
         f"predictor.initialize_from_trained_model_folder({str(results / model.parent.name)!r} + "
-        "'/nnUNetTrainer__Small__2d', ('0',))\n"
+        "'/nnUNetTrainer__SmallSelfRegSCR__2d', ('0',))\n"
         "print(type(predictor.network).__name__)\n"
     )
     environment = {"nnUNet_results": str(results), "PATH": ""}
@@ -83,6 +85,36 @@ def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_
     assert done.stdout.strip().splitlines()[-1] == "PlainConvUNet", done.stderr
 
 
+@pytest.mark.slow
+def test_it_installs_and_predicts_beside_a_stock_model(model, dataset, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "results"
+    export.export(model, results, plans_name="Small")  # named as stock nnU-Net's own training of these plans is
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    assert export.main([str(model), str(tmp_path / "model.zip"), "-f", "0"]) == 0
+    install, predict = (line.strip() for line in capsys.readouterr().out.splitlines()[-2:])
+    monkeypatch.setenv("nnUNet_results", str(results))
+    run(install)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    models = results / dataset.raw.name
+    assert {path.name for path in models.iterdir()} == {
+        "nnUNetTrainer__Small__2d",
+        "nnUNetTrainer__SmallSelfRegSCR__2d",
+    }
+    assert {path for path in (models / "nnUNetTrainer__Small__2d").rglob("*") if path.is_file()} == before.keys()
+    shutil.copytree(model, models / model.name)
+    ours = f"nnUNetv2_predict -d {dataset.raw.name} -c 2d -tr {TRAINER} -p Small -f 0 -i IMAGES -o PREDICTIONS"
+    for command, name in ((predict, "exported"), (ours, "ours")):
+        command = command.replace("IMAGES", str(dataset.raw / "imagesTs"))
+        run(command.replace("PREDICTIONS", str(tmp_path / name)) + " -device cpu -npp 1 -nps 1")
+    cases = sorted(path.name for path in (tmp_path / "ours").glob("*.nii.gz"))
+    assert len(cases) == len(list((dataset.raw / "imagesTs").iterdir()))
+    for case in cases:
+        arrays = [
+            SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(tmp_path / name / case)) for name in ("ours", "exported")
+        ]
+        assert np.array_equal(*arrays)
+
+
 def test_leaving_out_the_optimizer_makes_it_smaller(model, tmp_path):
-    before, after = export.export(model, tmp_path / "small", optimizer=False)
+    before, after, _ = export.export(model, tmp_path / "small", optimizer=False)
     assert after < 0.6 * before  # momentum takes as much as the weights
