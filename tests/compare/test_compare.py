@@ -104,6 +104,11 @@ def test_repetitions_tell_the_noise_of_training(models, tmp_path):
     assert compare(*models, "--again", *again, "-o", tmp_path / "out") == 0
     # of each fold a standard deviation of 2 / sqrt(2) in one model and 0 in the other
     assert f"by a standard deviation of {math.sqrt((2 + 0) / 2):.2f} points" in text_of(tmp_path / "out")
+    # that of a mean of two repetitions in two folds is a half of it, that of a difference sqrt(2) times as much
+    assert f"the difference above would have one of {math.sqrt(2) / 2:.2f}." in text_of(tmp_path / "out")
+    # the second model's are the same, as a copy would be
+    assert f"Note: {models[1]} and {again[1]} have the same Dice in every case" in text_of(tmp_path / "out")
+    assert text_of(tmp_path / "out").count("have the same Dice") == 1
     assert "With one training" not in text_of(tmp_path / "out")
 
 
@@ -192,6 +197,11 @@ def test_a_report_is_replaced_only_when_asked_and_nothing_else_ever(models, tmp_
     compare(*models, "-o", output)
     assert compare(*models, "-o", output) == 1
     assert compare(*models, "-o", output, "--overwrite") == 0
+    page = output / "comparison.html"
+    page.write_text(page.read_text().replace("nnUNetv2_selfreg compare", "somebody"))
+    assert compare(*models, "-o", output, "--overwrite") == 1
+    shutil.rmtree(output)
+    compare(*models, "-o", output)
     (output / "mine.txt").touch()
     assert compare(*models, "-o", output, "--overwrite") == 1
     assert "is not a report and nothing else" in capsys.readouterr().err

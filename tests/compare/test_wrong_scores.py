@@ -54,6 +54,12 @@ def test_a_fold_that_was_scored_on_its_training_cases_is_no_fold_like_others(mod
     assert "Over the 2 folds" in (tmp_path / "out" / "comparison.md").read_text()
 
 
+def test_a_copy_of_a_fold_is_no_fold(models, refused):
+    for model in models:
+        shutil.copytree(model / "fold_0", model / "fold_0_old")
+    assert f"fold 0_old of {models[0]} is none of nnU-Net's" in refused(*models)
+
+
 @pytest.mark.parametrize("option", [[], ["--common-only"]])
 def test_other_splits_are_refused_also_where_they_have_cases_in_common(option, models, refused):
     moved = {0: dict(SECOND[0]), 1: dict(SECOND[1])}
@@ -80,6 +86,12 @@ def test_a_case_that_is_scored_twice_is_named(models, refused):
     assert f"{models[1] / SUMMARY} has the case patient1_ED twice" in refused(*models)
 
 
+@pytest.mark.parametrize("change", [{"reference_file": None}, {"prediction_file": 3}, {"metrics": {}}])
+def test_a_case_without_files_or_scores_is_refused(change, models, refused):
+    edit(models[1] / SUMMARY, lambda content: content["metric_per_case"][1].update(change))
+    assert f"{models[1] / SUMMARY} is no summary.json of nnU-Net v2's evaluation" in refused(*models)
+
+
 @pytest.mark.parametrize("value", [2, -0.1, float("inf")])
 def test_what_is_no_dice_is_refused(value, models, refused):
     edit_first_score(models[1] / SUMMARY, Dice=value)
@@ -91,6 +103,25 @@ def test_a_description_that_is_none_of_nnunet_is_named(change, models, refused):
     edit(models[1] / "dataset.json", lambda content: content.update(change))
     edit(models[0] / "dataset.json", lambda content: content.update(change))
     assert f"{models[0]}: its dataset.json is not one of nnU-Net" in refused(*models)
+
+
+def test_plans_beside_predictions_that_are_none_are_named(refused, tmp_path):
+    for name in "ab":
+        write_summary(tmp_path / name / "summary.json", FIRST[0])
+        (tmp_path / name / "plans.json").write_text('{"configurations": []}')
+    assert f"{tmp_path / 'a' / 'plans.json'} is not a plans file" in refused(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_folder_without_scores_is_told_both_ways_out(models, refused, tmp_path):
+    (tmp_path / "predictions").mkdir()
+    error = refused(models[0], tmp_path / "predictions")
+    assert "is not a model folder" in error
+    assert "summary.json that nnUNetv2_evaluate_folder writes" in error
+
+
+@pytest.mark.parametrize("option", [["--margin", "0"], ["--margin", "inf"], ["--pictures", "-1"]])
+def test_a_number_that_cannot_be_is_named(option, models, refused):
+    assert f"{option[0]} {option[1]}: give" in refused(*models, *option)
 
 
 def test_a_patient_whose_name_is_not_there_is_refused(models, refused):
