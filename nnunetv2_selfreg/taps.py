@@ -14,6 +14,8 @@ from nnunetv2_selfreg.layouts import Layout, Trial
 from nnunetv2_selfreg.networks import Modules, Stages, find_module, first_block, known_stages, without_stages
 from nnunetv2_selfreg.settings import STAGES, SelfRegSettings
 
+FIRST_BLOCK = " first block"  # behind the name of its stage
+
 
 class ChosenStages(NamedTuple):
     """The modules to tap, by name, in the order of the forward pass.
@@ -183,10 +185,8 @@ def choose_students(network: nn.Module, settings: SelfRegSettings) -> ChosenStag
     names_of: dict[nn.Module, str] = {}
     for name, module in [pair for part in chosen_stages for pair in part.items()]:
         if module in names_of:
-            same = "one module" if name != names_of[module] else "named twice"
-            raise SelfRegError(
-                f"SelfReg: {names_of[module]} and {name} are {same}; a student is named once and is not the teacher"
-            )
+            twice = f"{name} is named twice" if name == names_of[module] else f"{names_of[module]} and {name} are one"
+            raise SelfRegError(f"SelfReg: {twice}; name each student once, and not the teacher among them")
         names_of[module] = name
     if not any(students):
         raise SelfRegError(f"SelfReg: no stage of {type(network).__name__} is left as a student; name one in the plans")
@@ -237,7 +237,7 @@ def _with_first_blocks(stages: Modules, known: Stages) -> Modules:
     both: Modules = {}
     for name, stage in stages.items():
         if name not in known.single and (block := first_block(name, stage)) is not None:
-            both[f"{name} first block"] = block
+            both[f"{name}{FIRST_BLOCK}"] = block
         both[name] = stage
     return both
 

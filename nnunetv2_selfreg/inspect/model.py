@@ -1,6 +1,6 @@
 """A trained model as the inspection needs it: its network's stages, its terms, its classes and its training log."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from nnunetv2_selfreg.layouts import Layout
 from nnunetv2_selfreg.model_folder import ModelFolder, load_checkpoint
 from nnunetv2_selfreg.networks import known_stages
 from nnunetv2_selfreg.settings import KEY, PLACES, SelfRegSettings
-from nnunetv2_selfreg.taps import choose_students, read_layouts
+from nnunetv2_selfreg.taps import FIRST_BLOCK, ChosenStages, choose_students, read_layouts
 from nnunetv2_selfreg.terms import BUILT_IN, SHARE
 
 
@@ -43,11 +43,17 @@ class InspectedModel:
         network = self.predictor.network.eval().requires_grad_(False)
         # else the students that SelfReg would have; the weights in the plans may be of any term
         given = {name: value for name, value in folder.resolved.get(KEY, {}).items() if name in PLACES}
-        self.chosen = choose_students(network, folder.settings or SelfRegSettings.from_plans({KEY: given}))
-        self.students = self.chosen.encoder | self.chosen.decoder
+        chosen = choose_students(network, folder.settings or SelfRegSettings.from_plans({KEY: given}))
         known = known_stages(network)
-        # of a network that is not known, what its settings name
-        self.stages = (known.encoder | known.decoder) or (self.students | self.chosen.teacher)
+        # of a network that is not known, the stages are what its settings name
+        encoder, decoder = known.encoder or chosen.encoder, known.decoder or (chosen.decoder | chosen.teacher)
+        parts = {"encoder": encoder, "decoder": decoder}
+        # by the names that they have in a U-Net, whatever the network calls them
+        self.stages = {f"{part}.stages.{i}": parts[part][name] for part in parts for i, name in enumerate(parts[part])}
+        # the stages' names in the network
+        self.modules = dict(zip(self.stages, [*encoder, *decoder], strict=True))
+        self.chosen = ChosenStages._make(self._as_stages(modules) for modules in chosen)
+        self.students = self.chosen.encoder | self.chosen.decoder
         self._tapped = self.stages | self.students | self.chosen.teacher
         terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
         # by the measure's name, which another measure may have
@@ -92,6 +98,12 @@ class InspectedModel:
         if wrong := [name for name, feature in maps.items() if not feature.isfinite().all()]:
             raise SelfRegError(f"{self.folder.name}: the map of {wrong[0]} is not finite; it cannot be inspected")
         return logits, maps
+
+    def _as_stages(self, chosen: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        """Modules by the names of the stages that they are, or whose first blocks they are."""
+        names = {name: stage for stage, name in self.modules.items()}
+        names |= {f"{name}{FIRST_BLOCK}": f"{stage}{FIRST_BLOCK}" for name, stage in names.items()}
+        return {names.get(name, name): module for name, module in chosen.items()}
 
     def predicted(self, logits: Tensor, target: Target) -> Tensor:
         """Where the network sees the class, bool `(*spatial)`, from its logits `(heads, *spatial)`."""

@@ -140,6 +140,7 @@ class Report:
         stages = [
             {
                 "name": stage,
+                "module": model.modules[stage],
                 "channels": inspection.grids[stage][0],
                 "grid": list(inspection.grids[stage][1:]),
                 "student": stage in model.students,

@@ -30,6 +30,7 @@ def inspection(letter="", shift=0.0, fold="0"):
         fold=fold, epochs=5, students={}, logging={}, weights={}, dice=0.5, given=f"results/{letter}",
         terms={term.name: term for term in BUILT_IN}, is_natural=False,
         stages=dict.fromkeys(STAGES), targets=[SimpleNamespace(name=target) for target in CLASSES],
+        modules={stage: stage for stage in STAGES}, chosen=SimpleNamespace(teacher=dict.fromkeys(STAGES[-1:])),
     )  # fmt: skip
     made = Inspection(model, letter)
     made.patches, made.grids = dict.fromkeys("abc", 2), dict.fromkeys(STAGES, (4, 8, 8))
