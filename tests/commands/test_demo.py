@@ -80,4 +80,8 @@ def test_the_report_is_aligned_and_names_what_comes_next(tmp_path):
     assert any(
         re.match(r"  nnUNetv2_selfreg inspect '.*/a b/nnUNet_results/.*' --images '.*/imagesTs'", x) for x in lines
     )
-    assert lines[-1] == "  nnUNetv2_train YOUR_DATASET 2d 0 -tr nnUNetTrainerSelfReg"
+    assert lines[-3:] == [
+        "  nnUNetv2_train YOUR_DATASET 2d 0 -tr nnUNetTrainerSelfReg",
+        "  nnUNetv2_train YOUR_DATASET 2d 0 -tr nnUNetTrainer",
+        "  nnUNetv2_selfreg compare MODEL_WITHOUT MODEL_WITH -o COMPARISON",
+    ]
