@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,8 +174,9 @@ def export(
                 content["optimizer_state"] = None
             exported = target / source.relative_to(model.path)
             copy_files(source.parent, exported.parent, FOLD_COMPANIONS)
-            with exported.open("xb") as file:  # given a path, torch hides what the system says of a full disk
-                torch.save(content | {"trainer_name": stock}, file)
+            saved = BytesIO()  # writing to a file itself, torch hides what the system says of a full disk
+            torch.save(content | {"trainer_name": stock}, saved)
+            exported.write_bytes(saved.getbuffer())
             before, after = before + source.stat().st_size, after + exported.stat().st_size
             if not torch.equal(_logits(model, source), _logits(ModelFolder.open(target), exported)):
                 raise SelfRegError(

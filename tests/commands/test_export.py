@@ -206,6 +206,19 @@ def test_a_file_that_there_is_no_room_for_leaves_nothing(model, tmp_path, output
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
+def test_there_is_no_room_for_a_large_tensor(stock_model, tmp_path):
+    """It goes past the file's buffer, so torch meets the error while it writes."""
+    folder = named(stock_model, TRAINER, optimizer_state={"momentum": torch.zeros(1_000_000)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
+    try:
+        with pytest.raises(SelfRegError, match="out cannot be written: File too large; nothing was left behind"):
+            export(folder, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
 @pytest.mark.parametrize("output", ["out", "out.zip"])
 def test_an_output_that_exists_is_left_alone(model, tmp_path, output):
     (tmp_path / output).mkdir()
