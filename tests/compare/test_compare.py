@@ -6,8 +6,10 @@ import re
 import shutil
 from statistics import mean, stdev
 
+import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK
 from scipy.stats import t
 from scored import FIRST, SECOND, write_model, write_summary
 
@@ -123,6 +125,23 @@ def test_folders_of_predictions_are_compared_as_one_fold(tmp_path):
     assert compare(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out") == 0
     assert "With one fold there is no interval over folds" in text_of(tmp_path / "out")
     assert "| label 1" in text_of(tmp_path / "out")
+
+
+def test_pictures_find_references_that_were_moved(models, tmp_path, monkeypatch):
+    """The summaries name references on another machine; here they are beside the images."""
+    raw = tmp_path / "raw" / "D"
+    places = raw / "imagesTr", raw / "labelsTr", *(model / "fold_1" / "validation" for model in models)
+    for number, place in enumerate(places):
+        place.mkdir(parents=True, exist_ok=True)
+        values = np.zeros((2, 20, 20), np.uint8)
+        values[0, 5 : 10 + number, 5:10] = 1
+        for case in FIRST[1]:
+            name = f"{case}_0000.nii.gz" if number == 0 else f"{case}.nii.gz"
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values), str(place / name))
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    assert compare(*models, "--pictures", "2", "-o", tmp_path / "out") == 0
+    assert {path.stem for path in (tmp_path / "out" / "pictures").iterdir()} == set(FIRST[1])
+    assert (tmp_path / "out" / "comparison.html").read_text().count("data:image/png;base64,") == 2
 
 
 def lose_a_fold(folder):
