@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from nnunetv2_selfreg.compat import build_network
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.layouts import Trial
+from nnunetv2_selfreg.model_folder import planned_network
 from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.taps import choose_students, read_layouts
+from nnunetv2_selfreg.taps import ChosenStages, StageTaps
 
 
 def module_table(folder: Path, plans: Mapping[str, Any], name: str, trainer: Any, settings: SelfRegSettings) -> str:
@@ -41,46 +41,44 @@ def module_table(folder: Path, plans: Mapping[str, Any], name: str, trainer: Any
     dataset = read_json(folder / "dataset.json", "dataset.json of nnU-Net")
     manager = PlansManager(dict(plans))
     configuration = manager.get_configuration(name)
-    channels = determine_num_input_channels(manager, configuration, dataset)
-    heads = manager.get_label_manager(dataset).num_segmentation_heads
     try:
-        network = build_network(trainer, manager, configuration, channels, heads, False)
+        network = planned_network(trainer, manager, name, dataset)
     except Exception as error:  # whatever the network's author raises
-        raise SelfRegError(
-            f"{trainer.__name__} cannot build the network of {name}: {(str(error) or type(error).__name__)}"
-        ) from error
+        reason = str(error) or type(error).__name__
+        raise SelfRegError(f"{trainer.__name__} cannot build the network of {name}: {reason}") from error
+    channels = determine_num_input_channels(manager, configuration, dataset)
     images = torch.zeros(1, channels, *configuration.patch_size)
     trial = Trial(network, images)
     roles: dict[nn.Module, str] = {}
     try:
-        stages = choose_students(network, settings)
-        read_layouts(network, stages.encoder | stages.decoder | stages.teacher, images)
-        for role, modules in zip(("encoder student", "decoder student", "teacher"), stages, strict=True):
-            roles |= dict.fromkeys(modules.values(), role)
-        chosen = f"SelfReg: {settings}; {stages}"
+        stages = StageTaps(network, settings, images).stages
+        chosen = f"{settings}; {stages}"
+        titles = zip(ChosenStages._fields, stages, strict=True)
+        roles = {module: title for title, modules in titles for module in modules.values()}
     except SelfRegError as error:
         chosen = str(error)
+    table = _table(network, trial, roles)
+    left_out = sum(1 for _ in network.modules()) - len(table)
+    return (
+        f"{type(network).__name__} for an image of {' x '.join(map(str, configuration.patch_size))}\n"
+        f"{table.to_string(index=False)}\n"
+        f"{left_out} more modules cannot be tapped: not called, called several times, without a map that can be read, "
+        f"or written into by a later layer\n{chosen}"
+    )
+
+
+def _table(network: nn.Module, trial: Trial, roles: Mapping[nn.Module, str]) -> pd.DataFrame:
+    """The modules that give a map, and which students or teacher they are."""
     rows = []
-    for module_name, module in network.named_modules():
+    for name, module in network.named_modules():
         try:
-            layout = trial.layout(module_name, module)
+            layout = trial.layout(name, module)
         except SelfRegError:
             continue
-        value = trial.outputs[module][0].value
-        assert value is not None  # it has a layout
-        feature = layout.to_map(value)
-        grid, kept = " x ".join(map(str, feature.shape[2:])), "" if layout.axis == 1 else "last"
-        rows.append(
-            (module_name or "(network)", type(module).__name__, feature.shape[1], grid, kept, roles.get(module))
-        )
-    table = pd.DataFrame(rows, columns=["module", "class", "channels", "grid", "channels are", "role"]).fillna("")
-    left_out = sum(1 for _ in network.modules()) - len(rows)
-    return "\n".join(
-        [
-            f"{type(network).__name__} for an image of {' x '.join(map(str, configuration.patch_size))}",
-            table.to_string(index=False, justify="left"),
-            f"{left_out} more modules give no map: not called, called several times, something else than a map, or",
-            "changed by a later layer",
-            chosen,
-        ]
-    )
+        (output,) = trial.outputs[module]
+        assert output.value is not None  # it has a layout
+        feature = layout.to_map(output.value)
+        order = "tokens" if layout.grid else "channels first" if layout.axis == 1 else "channels last"
+        grid = " x ".join(map(str, feature.shape[2:]))
+        rows.append((name or "-", type(module).__name__, feature.shape[1], grid, order, roles.get(module, "")))
+    return pd.DataFrame(rows, columns=["module", "class", "channels", "grid", "order", "chosen as"])

@@ -54,6 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     parsed = _parser(first, types).parse_args(arguments)
     given = {name: value for name in types if (value := getattr(parsed, f"{KEY}.{name}")) is not None}
     given |= {name: _stages(_option(name), given[name]) for name in STAGES if name in given}
+    if parsed.list_modules:
+        print(_modules(parsed, given, terms))
+        return 0
+    if not parsed.output:
+        raise SelfRegError("-o PLANS is missing: the identifier of the new plans")
     if not given:
         raise SelfRegError(f"no setting is given; give at least one of {', '.join(map(_option, types))}")
     folder = dataset_folder(parsed.dataset)
@@ -175,7 +180,12 @@ def _parser(first: argparse.ArgumentParser, types: Mapping[str, type]) -> argpar
     parser.add_argument(
         "-c", dest="configurations", nargs="+", metavar="CONFIGURATION", help="the configurations to set; default: all"
     )
-    parser.add_argument("-o", dest="output", required=True, metavar="PLANS", help="identifier of the new plans")
+    parser.add_argument("-o", dest="output", metavar="PLANS", help="identifier of the new plans")
+    parser.add_argument(
+        "--list-modules",
+        action="store_true",
+        help="write nothing; show which modules of the network that -tr builds for -c can be students or teacher",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace plans that have the new identifier already")
     for name, type_ in types.items():
         several: dict[str, Any] = {"nargs": "+", "help": f"setting {name}: 1,2 or modules' names"}
@@ -234,6 +244,22 @@ def _check_networks(
             choose_students(network, SelfRegSettings.from_plans(resolve(changed, name), terms))
         except SelfRegError as error:
             raise SelfRegError(f"{name}: {error}") from None
+
+
+def _modules(parsed: argparse.Namespace, given: Mapping[str, Any], terms: Sequence[Term]) -> str:
+    """The modules of one configuration's network; with settings that are given, as the plans with them would train."""
+    from nnunetv2_selfreg.commands.modules import module_table
+    from nnunetv2_selfreg.trainer import find_trainer
+
+    folder = dataset_folder(parsed.dataset)
+    plans = with_settings(
+        read_plans(folder / f"{parsed.source}.json"), parsed.source, parsed.configurations, given, terms
+    )
+    names = parsed.configurations or list(plans["configurations"])
+    if len(names) > 1:
+        raise SelfRegError(f"--list-modules shows one network; choose one of {', '.join(names)} with -c")
+    settings = SelfRegSettings.from_plans(resolve(plans, names[0]), terms)
+    return module_table(folder, plans, names[0], find_trainer(parsed.trainer), settings)
 
 
 def _option(name: str) -> str:
