@@ -79,7 +79,7 @@ def after_training(dataset, configuration: str, trainer: str, plans: str, output
     run(f"nnUNetv2_selfreg inspect {model} --images {images} --labels {labels} --cases 1 -o {output / 'inspected'}")
     assert export.main([str(model), str(output / "shared")]) == 0
     (exported,) = (output / "shared" / model.parent.name).iterdir()
-    assert exported.name == f"{trainer.replace('SelfReg', '')}__{plans}__{configuration}"
+    assert exported.name == f"{trainer.replace('SelfReg', '')}__{plans}SelfReg__{configuration}"
     (inspected,) = json.loads((output / "inspected" / "values.json").read_text())["models"]
     return inspected
 

@@ -80,6 +80,6 @@ def test_the_example_on_nnunets_command_line(external, dataset, tmp_path):
     run(f"nnUNetv2_selfreg export {model} {tmp_path / 'exported'}")
     origin = json.loads(next((tmp_path / "exported").rglob("selfreg_origin.json")).read_text())
     assert len(origin["folds"]["fold_0"]["attention"]) == 1
-    assert (tmp_path / "exported" / dataset.raw.name / f"nnUNetTrainer_1epoch__{plans}__2d").is_dir()
+    assert (tmp_path / "exported" / dataset.raw.name / f"nnUNetTrainer_1epoch__{plans}SelfRegAttention__2d").is_dir()
     run(f"nnUNetv2_selfreg inspect {model} --images {images} --cases 1 -o {tmp_path / 'report'}")
     assert "attention" in (tmp_path / "report" / "report.html").read_text()
