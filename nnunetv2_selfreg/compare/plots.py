@@ -34,11 +34,12 @@ def cases(dice: pd.DataFrame, margin: float) -> str:
     return _svg(draw)
 
 
-def folds(by_fold: pd.DataFrame) -> str:
-    """Draws each fold's mean Dice of both models, joined by a line.
+def folds(by_fold: pd.DataFrame, by_run: pd.DataFrame) -> str:
+    """Draws each fold's mean Dice of both models, joined by a line, and smaller that of each repetition.
 
     Args:
         by_fold: The folds' `A` and `B`, Dice points (folds x models).
+        by_run: The same of each repetition and fold.
     """
 
     def draw(axis: Axes) -> None:
@@ -47,6 +48,11 @@ def folds(by_fold: pd.DataFrame) -> str:
             axis.plot([place, place], [a, b], color=SAME, linewidth=1.5, zorder=1)
         for name, colour, marker in (("A", A, "o"), ("B", B, "D")):
             axis.scatter(places, by_fold[name], color=colour, marker=marker, s=40, label=name, zorder=2)
+            if len(by_run) > len(by_fold):
+                beside = places + (0.08 if name == "B" else -0.08)
+                for _, repetition in by_run[name].groupby("repetition"):
+                    values = repetition.droplevel("repetition")[by_fold.index]
+                    axis.scatter(beside, values, color=colour, marker=marker, s=14, alpha=0.7, zorder=2)
         axis.set_xticks(places, [str(fold) for fold in by_fold.index])
         axis.set_xlim(-0.5, len(by_fold) - 0.5)
         axis.set_xlabel("fold")

@@ -101,15 +101,19 @@ class ComparisonReport:
     @cached_property
     def by_fold(self) -> pd.DataFrame:
         """Each fold's mean Dice of both models, averaged over repetitions, and the difference."""
-        runs = {name: 100 * run_means(scores, self.classes)[MEAN] for name, scores in self.scores.items()}
-        means = {name: values.groupby("fold", sort=False).agg(exact_mean) for name, values in runs.items()}
-        return pd.DataFrame(means).assign(difference=means["B"] - means["A"])
+        means = self.by_run.groupby("fold", sort=False).agg(exact_mean)
+        return means.assign(difference=means["B"] - means["A"])
+
+    @cached_property
+    def by_run(self) -> pd.DataFrame:
+        """The mean Dice of each repetition and fold, of both models."""
+        return pd.DataFrame({name: 100 * run_means(each, self.classes)[MEAN] for name, each in self.scores.items()})
 
     @cached_property
     def noise(self) -> float:
         """Standard deviation of trainings of the same model and fold, pooled over models and folds."""
-        runs = [100 * run_means(scores, self.classes)[MEAN] for scores in self.scores.values()]
-        variances = [spread(of_fold.tolist())["sd"] ** 2 for values in runs for _, of_fold in values.groupby("fold")]
+        folds = [of_fold for _, values in self.by_run.items() for _, of_fold in values.groupby("fold")]
+        variances = [spread(of_fold.tolist())["sd"] ** 2 for of_fold in folds]
         return exact_mean(variances) ** 0.5
 
     @property
@@ -174,7 +178,7 @@ class ComparisonReport:
         self.cases.round(6).to_csv(folder / CASES, index_label="case")
         svgs = {"cases": plots.cases(self.cases, self.margin)}
         if len(self.folds) > 1:
-            svgs["folds"] = plots.folds(self.by_fold)
+            svgs["folds"] = plots.folds(self.by_fold, self.by_run)
         page = TEMPLATES.get_template("comparison.html.jinja").render(self._content(), plots=svgs, pictures=drawn)
         (folder / PAGE).write_text(page, encoding="utf-8")
 
@@ -212,7 +216,7 @@ class ComparisonReport:
             case, path = (row["fold"], str(name)), folder / f"{name}.png"
             files = find_images(raw, str(name), a.dataset)
             reader = determine_reader_writer_from_dataset_json(a.dataset, str(files[0]), verbose=False)
-            titles = f"A, Dice {row['A']:.2f}", f"B, Dice {row['B']:.2f}"
+            titles = self._title("A", str(name)), self._title("B", str(name))
             predictions = a.predictions[case], b.predictions[case]
             reference = a.references[case]  # where it was when nnU-Net read it, perhaps on another machine
             moved = [place / PureWindowsPath(str(reference)).name for place in labels]
@@ -220,6 +224,12 @@ class ComparisonReport:
             draw_case(files, reference, predictions, titles, a.dataset["labels"], reader, path)
             drawn[str(name)] = b64encode(path.read_bytes()).decode()
         return drawn
+
+    def _title(self, model: str, case: str) -> str:
+        """What stands above the prediction that is shown: the first training's, with its own Dice."""
+        shown = self.scores[model].query("repetition == 0 and case == @case")
+        dice = 100 * exact_mean(shown["value"])
+        return f"{model}, {'first training, ' if self.repetitions > 1 else ''}Dice {dice:.2f}"
 
 
 def _meaning(low: float, high: float) -> str:

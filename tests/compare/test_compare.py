@@ -14,7 +14,10 @@ from scipy.stats import t
 from scored import FIRST, SECOND, write_model, write_summary
 
 from nnunetv2_selfreg.cli import main
+from nnunetv2_selfreg.compare.pair import frame
+from nnunetv2_selfreg.compare.report import ComparisonReport
 from nnunetv2_selfreg.compare.run import patient_of
+from nnunetv2_selfreg.compare.summaries import Training
 from nnunetv2_selfreg.errors import SelfRegError
 
 
@@ -108,6 +111,7 @@ def test_repetitions_tell_the_noise_of_training(models, tmp_path):
     assert f"by a standard deviation of {math.sqrt((2 + 0) / 2):.2f} points" in text_of(tmp_path / "out")
     # that of a mean of two repetitions in two folds is a half of it, that of a difference sqrt(2) times as much
     assert f"the difference above would have one of {math.sqrt(2) / 2:.2f}." in text_of(tmp_path / "out")
+    assert "Small marks are single trainings" in (tmp_path / "out" / "comparison.html").read_text()
     # the second model's are the same, as a copy would be
     assert f"Note: {models[1]} and {again[1]} have the same Dice in every case" in text_of(tmp_path / "out")
     assert text_of(tmp_path / "out").count("have the same Dice") == 1
@@ -142,6 +146,14 @@ def test_pictures_find_references_that_were_moved(models, tmp_path, monkeypatch)
     assert compare(*models, "--pictures", "2", "-o", tmp_path / "out") == 0
     assert {path.stem for path in (tmp_path / "out" / "pictures").iterdir()} == set(FIRST[1])
     assert (tmp_path / "out" / "comparison.html").read_text().count("data:image/png;base64,") == 2
+
+
+def test_a_picture_is_named_after_the_training_that_it_shows(models):
+    """Of two repetitions it shows the first, with that one's Dice: patient3_ED has 0.5 and 0.9 there."""
+    first = frame([Training.read(models[0]), Training.read(models[1])], str)
+    report = ComparisonReport([None, None], [None, None], first, first, 0.01, [])
+    assert report._title("A", "patient3_ED") == "A, first training, Dice 70.00"
+    assert report.cases.loc["patient3_ED", "A"] == pytest.approx((70 + 77) / 2)
 
 
 def lose_a_fold(folder):
