@@ -60,6 +60,8 @@ def _is_tar(path: Path) -> bool:
         return tarfile.is_tarfile(path)
     except (EOFError, zlib.error, lzma.LZMAError):  # the first bytes of a compressed one
         return False
+    except OSError as error:
+        raise SelfRegError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
@@ -92,7 +94,7 @@ def _unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
     except RuntimeError as error:  # encrypted, or compressed in a way that Python does not know
         raise SelfRegError(f"{archive} cannot be unpacked: {error}; unpack it yourself and give the folder") from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of the archive's
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # no fault of the archive's
             raise
         raise SelfRegError(f"{archive} cannot be unpacked: {error.strerror or error}") from None
 
