@@ -152,6 +152,21 @@ def test_output_and_gradients_of_the_network_itself_stay():
     taps.remove()
 
 
+def test_the_network_goes_on_with_what_left_the_anchor():
+    """So that the gradient is added where the backward pass is; the network's own layout comes after it."""
+    network = Transformer()
+    taps = tapped(network)
+    seen = recorded(network)  # hooks that run after the taps'
+    network(images())
+    for name in ("tokens", "merge", "up"):
+        node, passed = seen[name].grad_fn, []
+        while "Anchored" not in node.name():
+            passed.append(node.name())
+            node = node.next_functions[0][0]
+        assert set(passed) <= {"PermuteBackward0", "ViewBackward0"}
+    taps.remove()
+
+
 def test_the_trial_leaves_the_network_as_it_was():
     network = plain_unet(norm_op=nn.BatchNorm2d)
     network.encoder.stages[0].eval()

@@ -199,10 +199,14 @@ def _is_zip(output: Path) -> bool:
 
 def _logits(model: ModelFolder, checkpoint: Path) -> torch.Tensor:
     """What a checkpoint predicts for noise somewhat larger than a patch, which is the same for the same model."""
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
     predictor = model.predictor(checkpoint)
     patch = list(predictor.configuration_manager.patch_size)
     shape = [1, *patch] if len(patch) == 2 else patch  # a 2d network gets slices
-    channels = next(predictor.network.parameters()).shape[1]
+    channels = determine_num_input_channels(
+        predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    )
     case = torch.randn(channels, *(size + size // 2 for size in shape), generator=torch.Generator().manual_seed(0))
     logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(case)
     return logits
