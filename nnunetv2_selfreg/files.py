@@ -99,16 +99,26 @@ def new_folder(path: Path, may_replace: Callable[[Path], bool] | None = None) ->
             if replaced.exists():
                 os.replace(replaced, path)
             raise
+        if replaced.exists():
+            os.replace(replaced, partial)  # nobody puts it back while it is being removed
 
 
 def copy_files(source: Path, target: Path, patterns: Sequence[str]) -> None:
-    """Copies the files of a folder that match one of the glob patterns, with their sub-folders."""
+    """Copies the files of a folder that match one of the glob patterns, with their sub-folders.
+
+    Raises:
+        SelfRegError: One of them cannot be read.
+    """
     target.mkdir(parents=True, exist_ok=True)
     for pattern in patterns:
         for path in source.glob(pattern):
             destination = target / path.relative_to(source)
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise SelfRegError(f"{path} cannot be read: {error.strerror}") from None
             destination.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, destination)
+            destination.write_bytes(content)
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
@@ -120,17 +130,24 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 @contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
     """Gives a hidden folder in `parent`, gone at the end of the block, and removes those of runs that were killed."""
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     parent.mkdir(parents=True, exist_ok=True)
     for lock in parent.glob(f"{PARTIAL}*/{LOCK}"):
         with suppress(OSError), lock.open("r+b") as file:
             if _take(file):
                 _clear(lock.parent)
-    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=parent, ignore_cleanup_errors=True) as name:
-        lock = Path(name, LOCK)
+    folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=parent))
+    lock = folder / LOCK
+    try:
         with lock.with_suffix(".new").open("xb") as file:
             if _take(file):
                 os.replace(file.name, lock)  # a lock that others find is held from its first moment
-            yield Path(name)
+            yield folder
+    finally:
+        _remove(folder)
+        with suppress(OSError):  # they hold what was written
+            for made in missing:
+                made.rmdir()
 
 
 def _clear(left: Path) -> None:
@@ -138,7 +155,18 @@ def _clear(left: Path) -> None:
     for old in left.glob(f"*{REPLACED}"):
         if not (home := left.parent / old.name.removesuffix(REPLACED)).exists():
             os.replace(old, home)
-    shutil.rmtree(left)
+    _remove(left)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder as far as possible, the lock last: without it the next run would not know what was left."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink()
+        shutil.rmtree(folder)
 
 
 def _take(file: IO[bytes]) -> bool:

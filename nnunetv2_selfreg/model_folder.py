@@ -165,8 +165,15 @@ class ModelFolder:
         content = load_checkpoint(checkpoint)
         if content["trainer_name"] != self.trainer:
             raise SelfRegError(f"{checkpoint} was trained by {content['trainer_name']}, not by {self.trainer}")
-        plans = PlansManager(self.plans)
-        network = planned_network(self.trainer_class, plans, self.configuration, self.dataset_json).to(device)
+        trainer, described, planned = self.trainer_class, self.dataset_json, self.plans
+        try:
+            plans = PlansManager(planned)
+            network = planned_network(trainer, plans, self.configuration, described).to(device)
+        except Exception as error:  # whatever nnU-Net or the network's author raises about a value that is wrong
+            reason = shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+            raise SelfRegError(
+                f"{self.path}: nnU-Net cannot build the network of plans.json and dataset.json: {reason}"
+            ) from None
         try:
             network.load_state_dict(content["network_weights"])
         except RuntimeError as error:

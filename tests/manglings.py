@@ -53,7 +53,7 @@ class Mangling:
         return ways[int(self.amount * len(ways))]
 
     def names(self) -> set[str]:
-        """What may tell a reader which file is meant: its name, or a case's, before and after; the model's, and a folder's parent."""
+        """What may tell which file is meant: its name, or a case's, before and after; its model's; a folder's parent."""
         names = {self.path.split("/")[-1]}
         if self.kind in ("renamed", "doubled"):
             names.add(self.among(RENAMED if self.kind == "renamed" else DOUBLED).format(*names).split("/")[-1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import sys
 import pytest
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import new_file, new_folder, write_json
+from nnunetv2_selfreg.files import copy_files, new_file, new_folder, write_json
 
 WRITER = """
 import sys, time
@@ -132,3 +133,42 @@ def test_a_block_that_fails_leaves_the_former_file(tmp_path):
         fail()
     assert json.loads((tmp_path / "a.json").read_text()) == {"old": 1}
     assert names(tmp_path) == ["a.json"]
+
+
+def test_a_folder_that_was_made_for_a_file_goes_if_the_file_does_not_come(tmp_path):
+    def fail():
+        with new_file(tmp_path / "results" / "tables" / "a.json"):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_what_a_run_left_that_was_killed_while_it_removed_its_files_is_removed(tmp_path):
+    """The lock goes last, and an old folder that is half removed is not put back."""
+    program = """
+import os, shutil, sys
+from pathlib import Path
+from nnunetv2_selfreg.files import new_folder
+target = Path(sys.argv[1])
+shutil.rmtree = lambda *_, **__: os._exit(9)  # as the first folder is to be removed
+with new_folder(target, may_replace=lambda _: True) as folder:
+    (folder.parent / "beside").mkdir()
+    (folder / "content").write_text("new")
+"""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "content").write_text("old")
+    assert subprocess.run([sys.executable, "-c", program, tmp_path / "theirs"], check=False).returncode == 9
+    (left,) = tmp_path.glob(".selfreg_*")
+    assert (left / ".lock").exists()
+    shutil.rmtree(tmp_path / "theirs")
+    write_something(tmp_path)
+    assert names(tmp_path) == ["b.json", "mine"]
+
+
+def test_a_file_that_cannot_be_copied_is_named(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "broken.json").symlink_to("/proc/self/mem")  # reading it is an input/output error
+    with pytest.raises(SelfRegError, match=r"broken\.json cannot be read: Input/output error$"):
+        copy_files(tmp_path / "source", tmp_path / "target", ["*.json"])

@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from nnunetv2_selfreg.benchmarks import cells, plots
 from nnunetv2_selfreg.benchmarks.metrics import METRICS, RULES
 from nnunetv2_selfreg.benchmarks.results import DIFFERENCE, PUBLISHED, SCORED, Section, read_results
 from nnunetv2_selfreg.comparison import MEAN, by_case
-from nnunetv2_selfreg.files import write_json, write_text
+from nnunetv2_selfreg.files import new_file
 
 Grid = tuple[str, pd.DataFrame, list[int]]  # title, cells, and the numbers of the rows that a line is drawn above
 
 
 def write_table(results: Path, output: Path) -> list[Path]:
-    """Writes the table in every format.
+    """Writes the table in every format, or in none.
 
     Args:
         results: What `leaderboard score` wrote to.
@@ -37,9 +38,11 @@ def write_table(results: Path, output: Path) -> list[Path]:
     texts = {ending: _rendered(f"table.{ending}.jinja", pages=pages) for ending in ("md", "tex", "html")}
     texts["csv"] = pd.concat([table for _, table in tables]).to_csv(index=False, lineterminator="\n")
     paths = [output / f"table.{ending}" for ending in ("md", "tex", "csv", "html", "json")]
-    for path in paths[:-1]:
-        write_text(path, texts[path.suffix[1:]])
-    write_json(paths[-1], {"tables": [_content(section, table) for section, table in tables]})
+    content = {"tables": [_content(section, table) for section, table in tables]}
+    texts["json"] = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    with ExitStack() as stack:  # the files take their places together, once all are written
+        for path in paths:
+            stack.enter_context(new_file(path)).write_text(texts[path.suffix[1:]], encoding="utf-8", newline="")
     return paths
 
 
