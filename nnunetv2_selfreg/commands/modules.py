@@ -58,7 +58,7 @@ def module_table(folder: Path, plans: Mapping[str, Any], name: str, trainer: Any
     except SelfRegError as error:
         chosen = str(error)
     table = _table(network, trial, roles)
-    left_out = sum(1 for _ in network.modules()) - len(table)
+    left_out = len(list(network.modules())) - 1 - len(table)
     return (
         f"{type(network).__name__} for an image of {' x '.join(map(str, configuration.patch_size))}\n"
         f"{table.to_string(index=False)}\n"
@@ -70,7 +70,7 @@ def module_table(folder: Path, plans: Mapping[str, Any], name: str, trainer: Any
 def _table(network: nn.Module, trial: Trial, roles: Mapping[nn.Module, str]) -> pd.DataFrame:
     """The modules that give a map, and which students or teacher they are."""
     rows = []
-    for name, module in network.named_modules():
+    for name, module in list(network.named_modules())[1:]:  # without the network itself, which has no name
         try:
             layout = trial.layout(name, module)
         except SelfRegError:
@@ -80,5 +80,5 @@ def _table(network: nn.Module, trial: Trial, roles: Mapping[nn.Module, str]) -> 
         feature = layout.to_map(output.value)
         order = "tokens" if layout.grid else "channels first" if layout.axis == 1 else "channels last"
         grid = " x ".join(map(str, feature.shape[2:]))
-        rows.append((name or "-", type(module).__name__, feature.shape[1], grid, order, roles.get(module, "")))
+        rows.append((name, type(module).__name__, feature.shape[1], grid, order, roles.get(module, "")))
     return pd.DataFrame(rows, columns=["module", "class", "channels", "grid", "order", "chosen as"])

@@ -19,7 +19,7 @@ from nnunetv2_selfreg.errors import SelfRegError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "networks"
 TRAINER = "nnUNetTrainerSelfRegNoDeepSupervision"
-SWIN = {"spatial_dims": 3, "feature_size": 12, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]}
+SWIN = {"spatial_dims": 3, "feature_size": 12, "window_size": 4, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 2, 4]}
 
 
 @pytest.fixture(scope="module", autouse=True)
