@@ -53,7 +53,7 @@ class Mangling:
         return ways[int(self.amount * len(ways))]
 
     def names(self) -> set[str]:
-        """What may tell which file is meant: its name, or a case's, before and after; its model's; a folder's parent."""
+        """What tells which file is meant: its name, or a case's, before and after; its model's; a folder's parent."""
         names = {self.path.split("/")[-1]}
         if self.kind in ("renamed", "doubled"):
             names.add(self.among(RENAMED if self.kind == "renamed" else DOUBLED).format(*names).split("/")[-1])
@@ -112,7 +112,7 @@ def _wrong_type(path: Path, amount: float) -> None:
         image.load()
         path.unlink()
         image.convert("RGB" if image.mode == "L" else "L").save(path)
-    elif amount < 0.5 and path.name.endswith(".nii.gz"):
+    elif amount < 0.5 and path.name.endswith(".nii.gz") and "_4d" not in path.name:
         array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path))
         wrong = [np.full(array.shape, np.nan, np.float32), array[None], array[0], array + 1j][int(4 * within)]
         path.unlink()

@@ -349,7 +349,9 @@ FOUND = {
     "the table's files take their places together": ("leaderboard table", Mangling("full disk", "", 0.9)),
     "a folder that was made for the table": ("leaderboard table", Mangling("full disk", "", 0.5)),
     "a file of the model that cannot be read": ("export", Mangling("unreadable", f"{MODEL}/dataset.json", 0.7)),
-    "channel names of the wrong type": ("export", Mangling("wrong type", f"{MODEL}/dataset.json", 0.378)),
+    "a network class of the wrong type": ("plans", Mangling("wrong type", "Dataset001_Tiny/nnUNetPlans.json", 0.462)),
+    "a label of the wrong type": ("plans", Mangling("wrong type", "Dataset001_Tiny/dataset.json", 0.85)),
+    "labels of the wrong type": ("export", Mangling("wrong type", f"{MODEL}/dataset.json", 0.378)),
 }
 
 

@@ -236,9 +236,10 @@ def _check_networks(
         try:
             network = planned_network(find_trainer(parsed.trainer), manager, name, dataset)
         except Exception as error:  # whatever the network's author raises
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            files = f"{parsed.source}.json and dataset.json"
             raise SelfRegError(
-                f"{name}: {parsed.trainer} cannot build the network, which has the stages: {reason}"
+                f"{name}: {parsed.trainer} cannot build the network of {files}, which has the stages: {reason}"
             ) from None
         try:
             choose_students(network, SelfRegSettings.from_plans(resolve(changed, name), terms))
