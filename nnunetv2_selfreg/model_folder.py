@@ -3,6 +3,8 @@
 Checkpoints are read with torch's `weights_only`: opening somebody else's model runs no code from it.
 """
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ class ModelFolder:
         Raises:
             SelfRegError: The folder is not named so, or has no plans.json or dataset.json.
         """
-        path = path.expanduser().resolve()
+        path = Path(os.path.realpath(path.expanduser()))  # which takes a link to itself as it is
         parts = path.name.split("__")
         missing = [name for name in MODEL_FILES if not (path / name).is_file()]
         if len(parts) != 3 or missing:
@@ -116,8 +118,10 @@ class ModelFolder:
 
     def folds(self, checkpoint: str | None = CHECKPOINT) -> list[str]:
         """The folds that have the checkpoint (None: that were begun), by name without `fold_`: numbers, then `all`."""
-        folders = sorted(filter(Path.is_dir, self.path.glob("fold_*")), key=lambda path: (len(path.name), path.name))
-        have = [folder for folder in folders if checkpoint is None or (folder / checkpoint).is_file()]
+        folders = (path for path in self.path.glob("fold_*") if path.is_dir())
+        folders = (path for path in folders if re.fullmatch(r"fold_(\d+|all)", path.name))  # no fold_0.bak
+        ordered = sorted(folders, key=lambda path: (len(path.name), path.name))
+        have = [folder for folder in ordered if checkpoint is None or (folder / checkpoint).is_file()]
         return [folder.name.removeprefix("fold_") for folder in have]
 
     def checkpoints(self, folds: Sequence[str] | None = None, checkpoint: str = CHECKPOINT) -> dict[str, Path]:

@@ -337,9 +337,16 @@ def test_one_mangling_ends_right_or_changes_nothing(name: str) -> None:
     )
     @given(st.one_of(of_files, of_files, of_runs), st.booleans())
     def check(mangling: Mangling, replace: bool) -> None:
-        try_it(name, mangling, replace)
+        try:
+            try_it(name, mangling, replace)
+        except Exception as error:
+            if not MORE:
+                raise
+            found.append(f"{mangling}, {replace}: {type(error).__name__}: {error}")
 
+    found: list[str] = []
     check()
+    assert not found, "\n".join(found)
 
 
 FOUND = {
@@ -349,6 +356,9 @@ FOUND = {
     "the table's files take their places together": ("leaderboard table", Mangling("full disk", "", 0.9)),
     "a folder that was made for the table": ("leaderboard table", Mangling("full disk", "", 0.5)),
     "a file of the model that cannot be read": ("export", Mangling("unreadable", f"{MODEL}/dataset.json", 0.7)),
+    "a link to itself": ("export", Mangling("unreadable", MODEL, 0.1)),
+    "a link to itself that is compared": ("compare", Mangling("unreadable", MODEL, 0.1)),
+    "a folder that only looks like a fold": ("export", Mangling("renamed", f"{MODEL}/fold_0", 0.363)),
     "a network class of the wrong type": ("plans", Mangling("wrong type", "Dataset001_Tiny/nnUNetPlans.json", 0.462)),
     "a label of the wrong type": ("plans", Mangling("wrong type", "Dataset001_Tiny/dataset.json", 0.85)),
     "labels of the wrong type": ("export", Mangling("wrong type", f"{MODEL}/dataset.json", 0.378)),

@@ -1,6 +1,7 @@
 """`nnUNetv2_selfreg compare`: is one trained model better than another, and how sure is that?"""
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError(f"--pictures {parsed.pictures}: give a number of cases")
     patient = patient_of(parsed.patient)
     pairs = [(parsed.model_a, parsed.model_b), *parsed.again]
-    folders = [path.expanduser().resolve() for pair in pairs for path in pair]
+    folders = [Path(os.path.realpath(path.expanduser())) for pair in pairs for path in pair]
     if twice := {str(path) for path in folders if folders.count(path) > 1}:
         raise SelfRegError(f"{min(twice)} is given twice; a repetition is a training of its own")
     output = parsed.output.expanduser().absolute()
