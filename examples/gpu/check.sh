@@ -50,6 +50,6 @@ for case in $CASES; do
     done
 done
 part training.txt python -m nnunetv2_selfreg.cli demo --folder "$OUT/demo" --device "$DEVICE"
-part tables.md python examples/cost/tables.py "$OUT"/cost_*.json
+part tables.md python examples/cost/cost_tables.py "$OUT"/cost_*.json
 cat "$OUT/tables.md"
-echo "all is done; put $OUT/cost_*.json into examples/cost/results, and examples/cost/tables.py makes the page's rows"
+echo "all is done; put $OUT/cost_*.json into examples/cost/results, and examples/cost/cost_tables.py makes the page's rows"

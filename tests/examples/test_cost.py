@@ -10,6 +10,6 @@ COST = Path(__file__).parents[2] / "examples" / "cost"
 def test_the_pages_tables_are_made_of_the_committed_files():
     files = sorted((COST / "results").glob("co*.json"))
     assert len(files) >= 4
-    command = [sys.executable, str(COST / "tables.py"), *map(str, files)]
+    command = [sys.executable, str(COST / "cost_tables.py"), *map(str, files)]
     tables = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert tables in (COST / "README.md").read_text()

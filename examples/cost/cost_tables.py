@@ -1,6 +1,6 @@
-"""Makes the page's tables of what measure.py and count.py wrote: tables.py FILE...
+"""Makes the page's tables of what measure.py and count.py wrote: cost_tables.py FILE...
 
-python examples/cost/tables.py examples/cost/results/*.json
+python examples/cost/cost_tables.py examples/cost/results/*.json
 """
 
 import json
