@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from alone import maps_of, step_of
 from cases import CASES, Case, build_batch, build_loss, build_network
+from cost_tables import alone, steps
 from published import PublishedCriterion
 from published import selfreg as published_selfreg
-from cost_tables import alone, steps
 
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.compat import compile_with_hooks
