@@ -1,10 +1,12 @@
 """Everything that is measured of one model: patch by patch, put together by case as one tidy frame."""
 
 import argparse
+import os
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
 from operator import mul
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -221,9 +223,10 @@ def _runs(parsed: argparse.Namespace, device: str) -> list[Inspection]:
             "both"
         )
     for folders in sides:
-        if len({folder.resolve() for folder in folders}) < len(folders):
+        real = {Path(os.path.realpath(folder)) for folder in folders}
+        if len(real) < len(folders):
             raise SelfRegError(f"{folders[0]} is given twice; a repetition is another training, in another folder")
-        if len({folder.resolve().name for folder in folders}) > 1:
+        if len({folder.name for folder in real}) > 1:
             names = " and ".join(map(str, folders))
             raise SelfRegError(f"{names} are not repetitions of one model, their names differ; see --compare")
     paths = [folder for folders in sides for folder in folders]
