@@ -61,7 +61,7 @@ class Mangling:
             names.add(self.among(CASES)(*names))
         *above, name = self.path.split("/")
         parent = [part for part in above if "__" in part or (part == above[-1] and "." not in name)]  # models' folders
-        return (names | {name.split(".")[0] for name in names}).union(parent) - {""}
+        return (names | {name.split(".")[0].removesuffix("_0000") for name in names}).union(parent) - {""}
 
     def apply(self, folder: Path) -> None:
         """Mangles a folder; its files are replaced and never written to, so they may be hard links."""
