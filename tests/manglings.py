@@ -220,6 +220,7 @@ def _killed(command: Callable[[], Ended], mangling: Mangling) -> Ended:
             error = pipe.read()
         return Ended(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), error, "")
     try:
+        torch.set_num_threads(1)  # a process that is forked cannot use the threads of its parent
         if mangling.kind == "killed while it writes":
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             with _at_most(mangling.limit()):
