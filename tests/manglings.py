@@ -183,6 +183,8 @@ def run(arguments: Sequence[object], environment: Mapping[str, str], mangling: M
 
 def _called(arguments: Sequence[object], environment: Mapping[str, str]) -> Ended:
     before, error, output = dict(os.environ), io.StringIO(), io.StringIO()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a process that is forked cannot use its parent's, and sums are the same for all runs
     os.environ.update(environment)
     try:
         with redirect_stderr(error), redirect_stdout(output):
@@ -191,6 +193,7 @@ def _called(arguments: Sequence[object], environment: Mapping[str, str]) -> Ende
             except SystemExit as ended:
                 code = ended.code
     finally:
+        torch.set_num_threads(threads)
         os.environ.clear()
         os.environ.update(before)
     return Ended(code, error.getvalue(), output.getvalue())
@@ -220,7 +223,6 @@ def _killed(command: Callable[[], Ended], mangling: Mangling) -> Ended:
             error = pipe.read()
         return Ended(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), error, "")
     try:
-        torch.set_num_threads(1)  # a process that is forked cannot use the threads of its parent
         if mangling.kind == "killed while it writes":
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
             with _at_most(mangling.limit()):
