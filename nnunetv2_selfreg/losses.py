@@ -14,7 +14,6 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from nnunetv2_selfreg.anchors import AddGradient, Anchor, accumulation_dtype, weighted
@@ -246,7 +245,9 @@ def pooled(feature: Tensor, grid: tuple[int, ...]) -> Tensor:
         return feature
     dtype = accumulation_dtype(feature)
     if any(n not in (m, 2 * m) for n, m in zip(sizes, grid, strict=True)):
-        return getattr(functional, f"adaptive_avg_pool{len(grid)}d")(feature.to(dtype), grid)
+        return _along_axes(
+            feature.to(dtype), [_pooling(n, m, dtype, feature.device) for n, m in zip(sizes, grid, strict=True)]
+        )
     # nnU-Net's usual stride: the sum of neighbours is several times faster than torch's pooling, and a map of half
     # precision is never copied whole
     steps = [n // m for n, m in zip(sizes, grid, strict=True)]
@@ -265,8 +266,25 @@ def _every(feature: Tensor, steps: Sequence[int], offsets: Sequence[int]) -> Ten
 
 def _unpooled(gradient: Tensor, grid: Sequence[int]) -> Tensor:
     """The gradient of the loss for a map of this grid, from that for the map `pooled` from it."""
-    for axis, (m, n) in enumerate(zip(gradient.shape[2:], grid, strict=True), start=2):
-        if m != n:  # pooling goes axis by axis, each a matrix (n, m)
-            matrix = functional.adaptive_avg_pool1d(torch.eye(n, dtype=gradient.dtype, device=gradient.device), m)
-            gradient = (gradient.movedim(axis, -1) @ matrix.mT).movedim(-1, axis)
-    return gradient
+    dtype, device = gradient.dtype, gradient.device
+    return _along_axes(
+        gradient, [_pooling(n, m, dtype, device).mT for n, m in zip(grid, gradient.shape[2:], strict=True)]
+    )
+
+
+def _along_axes(feature: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """The map with each spatial axis multiplied by its matrix, `(after, before)`."""
+    for axis, matrix in enumerate(matrices, start=2):
+        if matrix.shape[0] != matrix.shape[1]:
+            feature = (feature.movedim(axis, -1) @ matrix.mT).movedim(-1, axis)
+    return feature
+
+
+def _pooling(before: int, after: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Adaptive average pooling along one axis as a matrix, `(after, before)`.
+
+    Made of arithmetic alone: torch cannot compile its own adaptive pooling for grids of any size.
+    """
+    cells, positions = torch.arange(after, device=device)[:, None], torch.arange(before, device=device)
+    first, end = cells * before // after, -(-(cells + 1) * before // after)
+    return ((positions >= first) & (positions < end)).to(dtype) / (end - first)

@@ -2,13 +2,16 @@
 
 import re
 
+import numpy as np
 import pytest
+import reference
 import torch
 from networks import plain_unet, selfreg_settings
 from test_criterion import BaseLoss, batch
 
 from nnunetv2_selfreg.compat import compile_with_hooks
 from nnunetv2_selfreg.criterion import SelfRegCriterion
+from nnunetv2_selfreg.losses import pooled
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.taps import StageTaps
 from nnunetv2_selfreg.terms import own_term
@@ -133,3 +136,12 @@ def test_a_term_of_ones_own_trains_in_a_compiled_network_as_in_an_eager_one():
         steps.append(training.step())
     assert_same(steps[1], steps[0])
     assert not all(torch.equal(a, b) for a, b in zip(steps[0][1], Training(False).step()[1], strict=True))
+
+
+def test_pooling_compiles_for_grids_of_any_size():
+    """Strides of 4, and sizes that 2 does not divide."""
+    compiled = torch.compile(pooled, fullgraph=True, dynamic=True)
+    for size, grid in [((16, 40), (4, 10)), ((8, 20), (4, 10)), ((9, 14), (5, 7)), ((16, 40), (8, 20))]:
+        feature = torch.randn(2, 3, *size)
+        expected = reference.pooled(feature.numpy(), grid)
+        np.testing.assert_allclose(compiled(feature, grid).numpy(), expected, rtol=1e-5, atol=1e-6)
