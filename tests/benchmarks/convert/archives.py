@@ -188,7 +188,8 @@ def convert(*arguments: object) -> int:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What is in a folder; nothing where it is missing, as a refused conversion leaves no folder that it made."""
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def benchmark_entry(dataset: Path) -> dict[str, Any]:
