@@ -112,7 +112,7 @@ class SelfRegCriterion(nn.Module):
 
     def _evaluate(self, features: StageFeatures) -> "_Added":
         students = [*features.encoder, *features.decoder]
-        step = Step(features.teacher, self._generator, self._compiled)
+        step = Step(features.teacher, self._generator, self._compiled, self.settings.scr_channels)
         with torch.autocast(features.teacher.device.type, enabled=False):
             losses = [term.compute(students, step) for term in self.terms]
             values = torch.stack([of_term.values for of_term in losses])

@@ -142,7 +142,7 @@ def consistencies(students: Sequence[Tensor], teacher: Tensor, channels: Sequenc
         channels: The drawn channels of each student and of the teacher.
     """
     pyramid = TeacherPyramid(teacher)
-    return _mean_squares(
+    return mean_squares(
         _consistency_difference(student, pyramid.at(student), *drawn)
         for student, drawn in zip(students, channels, strict=True)
     )
@@ -163,7 +163,7 @@ def add_consistency_gradient(
     """
     difference = _consistency_difference(feature, teacher, *channels)
     difference.mul_(factor * (2 / difference.numel()))
-    difference = _unpooled(difference, feature.shape[2:]).to(gradient.dtype)
+    difference = unpooled(difference, feature.shape[2:]).to(gradient.dtype)
     # a channel is drawn once, so this is a sum; index_add would have to allow for repeats
     drawn = gradient.index_select(1, channels[0]).add_(difference)
     return gradient.index_copy_(1, channels[0], drawn) if in_place else gradient.index_copy(1, channels[0], drawn)
@@ -193,7 +193,7 @@ def distillations(features: Sequence[Tensor], sizes: Tensor) -> tuple[Tensor, Te
     half, rank = sizes // 2, torch.arange(scores.shape[1], device=scores.device)
     shift = torch.where(rank < half, sizes - half, torch.where(rank < sizes - half, 0, half - sizes))
     opposite = rankings.gather(1, torch.where(rank < sizes, rank + shift, rank))
-    return _mean_squares(map(_distillation_difference, features, rankings)), rankings.scatter(1, rankings, opposite)
+    return mean_squares(map(_distillation_difference, features, rankings)), rankings.scatter(1, rankings, opposite)
 
 
 def _distillation_difference(feature: Tensor, ranking: Tensor) -> Tensor:
@@ -221,7 +221,7 @@ def add_distillation_gradient(
     return gradient.addcmul_(difference, factor) if in_place else torch.addcmul(gradient, difference, factor)
 
 
-def _mean_squares(differences: Iterable[Tensor]) -> Tensor:
+def mean_squares(differences: Iterable[Tensor]) -> Tensor:
     """The mean square of each map, `(maps,)`; 0 for a map without elements."""
     # sums per channel first: a single sum in float32 over millions of voxels would lose digits
     sums = [
@@ -264,8 +264,10 @@ def _every(feature: Tensor, steps: Sequence[int], offsets: Sequence[int]) -> Ten
     return feature
 
 
-def _unpooled(gradient: Tensor, grid: Sequence[int]) -> Tensor:
+def unpooled(gradient: Tensor, grid: Sequence[int]) -> Tensor:
     """The gradient of the loss for a map of this grid, from that for the map `pooled` from it."""
+    if gradient.shape[2:] == tuple(grid):
+        return gradient
     dtype, device = gradient.dtype, gradient.device
     return _along_axes(
         gradient, [_pooling(n, m, dtype, device).mT for n, m in zip(grid, gradient.shape[2:], strict=True)]

@@ -8,11 +8,12 @@ from typing import Any
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed, read_json
-from nnunetv2_selfreg.terms import BUILT_IN, Term
+from nnunetv2_selfreg.terms import BUILT_IN, CHANNELS, Term
 
 KEY = "selfreg"
 TAPS = ("stages", "first_and_last")
 STAGES = ("encoder_stages", "decoder_stages")
+CHOICES = {"taps": TAPS, "scr_channels": CHANNELS}  # the settings that are one of a few words, the default first
 PLACES = ("taps", *STAGES, "teacher")  # the settings that say which maps are read
 RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # what else nnU-Net keeps as .json beside its plans
 
@@ -31,6 +32,8 @@ class SelfRegSettings:
         teacher: The teacher module's name; None for the last decoder stage.
         every: The terms are computed in each so many training steps, with so many times their weight. The gradient is
             the same in expectation, the cost falls (lazy regularisation: Karras et al., CVPR 2020).
+        scr_channels: What SCR compares: `drawn` are random channels, as published; `expected` is the mean over all
+            draws in closed form, without a draw and its noise.
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: {term.name: term.weight for term in BUILT_IN})
@@ -39,6 +42,7 @@ class SelfRegSettings:
     decoder_stages: tuple[int | str, ...] | None = None
     teacher: str | None = None
     every: int = 1
+    scr_channels: str = CHANNELS[0]
 
     @classmethod
     def from_plans(cls, configuration: Mapping[str, Any], terms: Sequence[Term] = BUILT_IN) -> "SelfRegSettings":
@@ -65,8 +69,7 @@ class SelfRegSettings:
         weights = {
             term.name: _weight(term.setting, given.get(term.setting, term.weight)) for term in _with_built_in(terms)
         }
-        if (taps := given.get("taps", TAPS[0])) not in TAPS:
-            raise SelfRegError(f"SelfReg: plans key '{KEY}.taps' must be one of {', '.join(TAPS)}, got {taps!r}")
+        taps, scr_channels = (_one_of(name, known, given) for name, known in CHOICES.items())
         stages = {name: _stages(name, given.get(name)) for name in STAGES}
         if (teacher := given.get("teacher")) is not None and not (isinstance(teacher, str) and teacher):
             raise SelfRegError(f"SelfReg: plans key '{KEY}.teacher' must be a module's name, got {teacher!r}")
@@ -75,27 +78,31 @@ class SelfRegSettings:
             raise SelfRegError(
                 f"SelfReg: plans key '{KEY}.every' must be a whole number of steps from 1, got {every!r}"
             )
-        return cls({term.name: weights[term.name] for term in terms}, taps, **stages, teacher=teacher, every=every)
+        chosen = {term.name: weights[term.name] for term in terms}
+        return cls(chosen, taps, **stages, teacher=teacher, every=every, scr_channels=scr_channels)
 
     def as_plans(self) -> dict[str, Any]:
         """The settings as they stand under the plans key `selfreg`."""
         weights = {f"lambda_{name}": weight for name, weight in self.weights.items()}
         stages = {name: None if (value := getattr(self, name)) is None else list(value) for name in STAGES}
-        return {**weights, "taps": self.taps, **stages, "teacher": self.teacher, "every": self.every}
+        others = {"teacher": self.teacher, "every": self.every, "scr_channels": self.scr_channels}
+        return {**weights, "taps": self.taps, **stages, **others}
 
     def __str__(self) -> str:
-        """The settings as the log shows them; stages only where they are not the published ones."""
+        """The settings as the log shows them; beside weights and taps only what is not as published."""
         parts = [f"lambda_{name} {weight:g}" for name, weight in self.weights.items()] + [f"taps {self.taps}"]
         parts += [f"{name} {list(value)}" for name in STAGES if (value := getattr(self, name)) is not None]
         parts += [f"teacher {self.teacher}"] if self.teacher else []
         parts += [f"every {self.every} steps"] if self.every > 1 else []
+        parts += [f"scr_channels {self.scr_channels}"] if self.scr_channels != CHANNELS[0] else []
         return ", ".join(parts)
 
 
 def option_types(terms: Sequence[Term] = BUILT_IN) -> dict[str, type]:
     """Every setting by name, with the type of its value: those of the built-in terms, and of the given ones."""
     weights = {term.setting: float for term in _with_built_in(terms)}
-    return {**weights, "taps": str, **dict.fromkeys(STAGES, list), "teacher": str, "every": int}
+    others = {"teacher": str, "every": int, "scr_channels": str}
+    return {**weights, "taps": str, **dict.fromkeys(STAGES, list), **others}
 
 
 def check_places(plans: Mapping[str, Any]) -> None:
@@ -122,6 +129,13 @@ def check_places(plans: Mapping[str, Any]) -> None:
 def _with_built_in(terms: Sequence[Term]) -> list[Term]:
     by_name = {term.name: term for term in (*BUILT_IN, *terms)}
     return list(by_name.values())
+
+
+def _one_of(name: str, known: Sequence[str], given: Mapping[str, Any]) -> str:
+    value: Any = given.get(name, known[0])
+    if value not in known:
+        raise SelfRegError(f"SelfReg: plans key '{KEY}.{name}' must be one of {', '.join(known)}, got {value!r}")
+    return str(value)
 
 
 def _weight(name: str, value: Any) -> float:

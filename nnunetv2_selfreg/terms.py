@@ -16,6 +16,7 @@ from torch import Tensor
 from nnunetv2_selfreg.anchors import AddGradient, accumulation_dtype
 from nnunetv2_selfreg.compat import autograd
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.expectation import add_expected_consistency_gradient, expected_consistencies
 from nnunetv2_selfreg.losses import (
     TeacherPyramid,
     add_consistency_gradient,
@@ -29,6 +30,7 @@ from nnunetv2_selfreg.losses import (
 
 SHARE = "selfreg_share"  # the logged share of all weighted terms in the training loss
 RESERVED = ("loss", SHARE)
+CHANNELS = ("drawn", "expected")  # what SCR compares: channels that it draws, or its expectation over all draws
 
 
 class TermLosses(NamedTuple):
@@ -50,17 +52,26 @@ class Step:
         teacher: The teacher map, `(B, C, *spatial)`; no gradient flows back to it.
         generator: Source of the terms' random numbers, on the teacher's device.
         compiled: Whether `torch.compile` makes kernels of the functions that `run` calls.
+        scr_channels: The setting, one of `CHANNELS`.
 
     Attributes:
         teacher: The teacher map, detached.
         generator: As given.
         run: Calls the terms' functions.
+        scr_channels: As given.
     """
 
-    def __init__(self, teacher: Tensor, generator: torch.Generator | None = None, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        teacher: Tensor,
+        generator: torch.Generator | None = None,
+        compiled: bool = False,
+        scr_channels: str = CHANNELS[0],
+    ) -> None:
         self.teacher = teacher.detach()
         self.generator = generator
         self.run = TermRunner(compiled)
+        self.scr_channels = scr_channels
 
 
 @dataclass(frozen=True)
@@ -178,6 +189,17 @@ def own_term(
 
 
 def _consistency(students: Sequence[Tensor], step: Step) -> TermLosses:
+    return (_expected_consistency if step.scr_channels == "expected" else _drawn_consistency)(students, step)
+
+
+def _expected_consistency(students: Sequence[Tensor], step: Step) -> TermLosses:
+    # one channel a grid is kept for the backward pass, which needs no more of the teacher
+    values, means = step.run(expected_consistencies, students, step.teacher)
+    add_gradient = partial(step.run, add_expected_consistency_gradient, any_shape=True)
+    return TermLosses(values, [partial(add_gradient, mean=mean) for mean in means])
+
+
+def _drawn_consistency(students: Sequence[Tensor], step: Step) -> TermLosses:
     sizes = [student.shape[1] for student in students]
     channels = draw_channels(sizes, step.teacher.shape[1], step.generator, step.teacher.device)
     run = step.run

@@ -144,3 +144,17 @@ def test_every_is_read_written_and_named_in_the_log() -> None:
     assert settings.as_plans()["every"] == 4
     assert str(settings).endswith(", every 4 steps")
     assert "every" not in str(SelfRegSettings())
+
+
+@pytest.mark.parametrize("value", ["mean", "Drawn", None, True, ["drawn"]])
+def test_scr_channels_must_be_one_of_the_known(value: Any) -> None:
+    expected = f"SelfReg: plans key 'selfreg.scr_channels' must be one of drawn, expected, got {value!r}"
+    assert refusal({"selfreg": {"scr_channels": value}}) == expected
+
+
+def test_scr_channels_are_read_written_and_named_in_the_log() -> None:
+    settings = SelfRegSettings.from_plans({"selfreg": {"scr_channels": "expected"}})
+    assert settings.as_plans()["scr_channels"] == "expected"
+    assert str(settings).endswith(", scr_channels expected")
+    assert SelfRegSettings().scr_channels == "drawn"
+    assert "scr_channels" not in str(SelfRegSettings())

@@ -13,6 +13,7 @@ import argparse
 import json
 from pathlib import Path
 from types import FunctionType
+from unittest.mock import patch
 
 import torch
 from alone import Maps, maps_of, step_of
@@ -25,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nnunetv2_selfreg import terms
+from nnunetv2_selfreg.settings import SelfRegSettings
 
 
 class Dispatched(TorchDispatchMode):
@@ -49,17 +51,17 @@ def eager(step) -> dict[str, int]:
     return {"operators": counter.operators, "bytes": counter.moved}
 
 
-def compiled(maps: Maps) -> dict[str, int]:
-    step = step_of(maps, compiled=True)
+def compiled(maps: Maps, settings: SelfRegSettings | None = None) -> dict[str, int]:
+    step = step_of(maps, settings, compiled=True)
     step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         step()
     left = sum(event.name.startswith("aten::") and is_outermost(event) for event in profile.events())
-    kernels, moved = fused(maps)
+    kernels, moved = fused(maps, settings)
     return {"operators": kernels + left, "kernels": kernels, "bytes": moved}
 
 
-def fused(maps: Maps) -> tuple[int, int]:
+def fused(maps: Maps, settings: SelfRegSettings | None) -> tuple[int, int]:
     """Kernels of a step, and the bytes that these and the operators between them move.
 
     The compiler counts when it compiles, and bytes of known sizes only: so each call is compiled for itself here.
@@ -78,11 +80,13 @@ def fused(maps: Maps) -> tuple[int, int]:
         own_code = FunctionType(function.__code__.replace(), function.__globals__)  # the compiler's cache goes by code
         return torch.compile(own_code, fullgraph=True, dynamic=False)
 
-    terms._compiled = compile_each
-    torch._inductor.config.force_disable_caches = True
     torch._logging.set_logs(inductor_metrics=True)  # otherwise the compiler does not count
-    GraphLowering.count_bytes = count
-    step_of(maps, compiled=True)()
+    with (
+        patch.object(terms, "_compiled", compile_each),
+        patch.object(GraphLowering, "count_bytes", count),
+        torch._inductor.config.patch(force_disable_caches=True),
+    ):
+        step_of(maps, settings, compiled=True)()
     return sum(kernels), sum(moved)
 
 
@@ -113,7 +117,14 @@ def main() -> None:
         maps.clear()
         published_selfreg(maps.encoder, maps.decoder, maps.teacher).backward()
 
-    found = {"published": eager(published), "eager": eager(step_of(maps)), "compiled": compiled(maps)}
+    expected = SelfRegSettings(scr_channels="expected")
+    found = {
+        "published": eager(published),
+        "eager": eager(step_of(maps)),
+        "compiled": compiled(maps),
+        "eager, SCR's expectation": eager(step_of(maps, expected)),
+        "compiled, SCR's expectation": compiled(maps, expected),
+    }
     for counts in found.values():
         counts["bytes over floor"] = round(counts["bytes"] / maps.floor(), 1)
     print(json.dumps(found, indent=2))

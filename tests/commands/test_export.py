@@ -83,6 +83,7 @@ def test_names_settings_and_logged_values(model, tmp_path, capsys):
         "decoder_stages": None,
         "teacher": None,
         "every": 1,
+        "scr_channels": "drawn",
     }
     assert told["folds"]["fold_1"]["epochs"] == 2
     assert told["folds"]["fold_1"]["scr"] == [1.5, pytest.approx(float("nan"), nan_ok=True)]

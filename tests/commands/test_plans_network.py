@@ -46,7 +46,7 @@ def settings(folder: Path, configuration: str = "2d") -> dict[str, Any]:
 
 def test_every_setting_of_the_published_trainer_has_an_option(folder: Path) -> None:
     line = "-c 2d --lambda-scr .5 --lambda-ifd 0 --taps first_and_last --encoder-stages [2] --decoder-stages [0]"
-    assert run(*line.split(), "--teacher", "decoder.stages.1", "--every", "2") == 0
+    assert run(*line.split(), "--teacher", "decoder.stages.1", "--every", "2", "--scr-channels", "expected") == 0
     assert settings(folder) == {
         "lambda_scr": 0.5,
         "lambda_ifd": 0.0,
@@ -55,6 +55,7 @@ def test_every_setting_of_the_published_trainer_has_an_option(folder: Path) -> N
         "decoder_stages": [0],
         "teacher": "decoder.stages.1",
         "every": 2,
+        "scr_channels": "expected",
     }
 
 

@@ -54,7 +54,7 @@ def test_the_export_is_a_stock_model_with_its_origin(model, tmp_path):
     origin = json.loads((exported / "selfreg_origin.json").read_text())
     assert origin["trainer"] == TRAINER
     defaults = {"taps": "stages", "encoder_stages": None, "decoder_stages": None, "teacher": None, "every": 1}
-    assert origin["settings"] == {"lambda_scr": 0.015, **defaults}
+    assert origin["settings"] == {"lambda_scr": 0.015, **defaults, "scr_channels": "drawn"}
     assert origin["folds"]["fold_1"]["epochs"] == 1
     assert len(origin["folds"]["fold_1"]["scr"]) == 1
 
