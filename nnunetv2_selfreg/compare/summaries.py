@@ -66,9 +66,7 @@ class Training:
         summaries, unusable = {}, {}
         for fold in model.folds(None):
             summary = folder / f"fold_{fold}" / "validation" / SUMMARY
-            if not fold.isdecimal() and fold != "all":
-                unusable[fold] = "is none of nnU-Net's: it has no number"
-            elif not (folder / f"fold_{fold}" / CHECKPOINT).is_file():
+            if not (folder / f"fold_{fold}" / CHECKPOINT).is_file():
                 unusable[fold] = f"is not finished: {CHECKPOINT} is missing"
             elif not summary.is_file():
                 missing = summary.relative_to(folder)
