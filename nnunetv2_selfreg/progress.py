@@ -23,7 +23,7 @@ def epoch_line(means: Mapping[str, float], weights: Mapping[str, float], share: 
     """
     values = ", ".join(f"{name} {means[name]:.4g}" for name in weights)
     added = sum(weight * means[name] for name, weight in weights.items())
-    return f"SelfReg: {values}; weighted, they add {added:.4g} to train_loss (share {share:.1%})"
+    return f"SelfReg: {values}; weighted, they add {added:.4g} to train_loss (share of the loss {share:.1%})"
 
 
 def plot_progress(logging: Mapping[str, Sequence[float]], terms: Sequence[Term], output_folder: str | Path) -> None:

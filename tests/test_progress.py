@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nnunetv2_selfreg.progress import plot_progress
+from nnunetv2_selfreg.progress import epoch_line, plot_progress
 from nnunetv2_selfreg.terms import BUILT_IN, SHARE
 
 
@@ -29,6 +29,11 @@ def test_ticks_are_epochs(epochs, expected, tmp_path, monkeypatch):
         highest = max(max(line.get_ydata()) for line in axis.lines)
         assert axis.get_ylim()[0] == 0
         assert axis.get_ylim()[1] > 1.02 * highest
+
+
+def test_the_line_says_that_the_share_is_of_the_loss():
+    line = epoch_line({"scr": 2.0, "ifd": 1.0}, {"scr": 0.01, "ifd": 0.02}, 0.125)
+    assert line == "SelfReg: scr 2, ifd 1; weighted, they add 0.04 to train_loss (share of the loss 12.5%)"
 
 
 def test_epochs_without_values_leave_a_gap(tmp_path):

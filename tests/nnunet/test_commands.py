@@ -82,7 +82,10 @@ def test_the_user_sees_the_settings_once_and_the_terms_every_epoch(training):
     )
     assert "; teacher decoder.stages." in lines[0]
     assert "Please cite Zhu et al., SelfReg-UNet" in lines[0]
-    epoch = r"SelfReg: scr [\d.e-]+, ifd [\d.e-]+; weighted, they add [\d.e-]+ to train_loss \(share [\d.]+%\)"
+    epoch = (
+        r"SelfReg: scr [\d.e-]+, ifd [\d.e-]+; weighted, they add [\d.e-]+ to train_loss "
+        r"\(share of the loss [\d.]+%\)"
+    )
     assert len(lines) == 6
     assert all(re.fullmatch(epoch, line) for line in lines[1:])
     (log,) = (training.folder / "fold_0").glob("training_log_*.txt")
