@@ -68,12 +68,18 @@ class Staging:
         return sorted(path.name.removesuffix(self.ending) for path in self.folder_of("labels", part).iterdir())
 
 
+def name_of(match: "re.Match[str]") -> str:
+    """What an image and its annotation share, as the file's path says it."""
+    return match["name"]
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """One benchmark, as the converter sees it.
 
     In `wanted` the group `name` is what an image and its annotation share, and the group `label` matches in annotations
-    only. Paths have slashes and are relative to the archive's root.
+    only. Paths have slashes and are relative to the archive's root. In `templates` {} is the name, and {1} the path of
+    the other file.
     """
 
     protocol: Protocol  # how the whole test set is scored; its `dataset` is the benchmark's name
@@ -89,10 +95,13 @@ class Benchmark:
     reference: str  # whom to cite
     channels: Sequence[str] = ("R", "G", "B")
     ending: str = ".png"  # of the files written
+    name: Callable[["re.Match[str]"], str] = name_of  # of a match of `wanted`
     case: str = "{}"  # what the case of a name is called
     unlabelled: Callable[[Path], bool] = lambda image: False  # whether an image may stand without annotation
     resizable: bool = False  # whether `--size` is allowed
     instances: bool = False  # whether `--instances` is allowed
+    masks: str | None = None  # which reference masks these are, where there are several
+    layouts: "Sequence[Benchmark]" = ()  # the same benchmark in other layouts
 
 
 @dataclass
@@ -101,6 +110,7 @@ class Survey:
 
     benchmark: Benchmark
     files: dict[tuple[str, bool], Path] = field(default_factory=dict)  # by name and whether it is an annotation
+    annotated: bool = False  # whether there is any annotation
     cases: list[ArchiveCase] = field(default_factory=list)  # what can be converted
     missing: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "test": []})  # cases, by part
     problems: dict[str, list[str]] = field(default_factory=dict)  # what is not as the protocol asks, by kind
@@ -112,11 +122,12 @@ class Survey:
         survey = cls(benchmark)
         for path, name in found.items():
             if match := benchmark.wanted.search(path.as_posix()):
-                key = match["name"], bool(match["label"])
+                key = benchmark.name(match), bool(match["label"])
                 if key in survey.files:
                     survey.problem(DOUBLED, f"{found[survey.files[key]]} and {name}")
                 survey.files.setdefault(key, path)
-        if any(label for _, label in survey.files):
+        survey.annotated = any(label for _, label in survey.files)
+        if survey.annotated:
             benchmark.sort(survey)
         return survey
 
@@ -145,9 +156,9 @@ class Survey:
 
     def _lacking(self, name: str, image: Path | None, label: Path | None) -> str | None:
         """What the other file is called: with the ending of the one that is there, if both have the same as a rule."""
-        wanted, given = (template.format(name) for template in self.benchmark.templates[:: -1 if image else 1])
         if not (there := image or label):
             return None
+        wanted, given = (template.format(name, there) for template in self.benchmark.templates[:: -1 if image else 1])
         ending = _ending(wanted)
         return wanted.removesuffix(ending) + _ending(there.name) if ending == _ending(given) else wanted
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence, Set
 from functools import partial
@@ -63,25 +64,41 @@ def _convert(benchmark: Benchmark, sources: Sequence[Path], staging: Staging, al
 
     unpacked = staging.folder / "unpacked"
     unpacked.mkdir()
-    survey = Survey.of(benchmark, collect(sources, benchmark.wanted, unpacked))
-    if not survey.cases:
-        raise SelfRegError(
-            f"{sources[0]} is not {benchmark.dataset}'s archive: no {benchmark.example} in it; "
-            "documentation/datasets.md shows the layout"
-        )
+    survey = _recognised(benchmark, sources, unpacked)
+    if staging.instances and not survey.benchmark.instances:
+        raise SelfRegError(f"--instances: the {survey.benchmark.masks} hold no instance ids; leave it out")
     if allow_incomplete:
         _refuse(survey, {DOUBLED})
     for kind in ("images", "labels"):  # a part without cases is an empty folder
         staging.folder_of(kind, "train"), staging.folder_of(kind, "test")
     for case in tqdm(survey.cases, desc=benchmark.protocol.dataset, unit="case", disable=None):
         try:
-            benchmark.write(case, staging)
+            survey.benchmark.write(case, staging)
         except CaseError as error:
             survey.lacks(case.part, case.name, error.kind, str(error))
     if not allow_incomplete:  # so that all that is wrong is said at once
         _refuse(survey, set(survey.problems))
     shutil.rmtree(unpacked)
     return survey
+
+
+def _recognised(benchmark: Benchmark, sources: Sequence[Path], unpacked: Path) -> Survey:
+    """What the sources hold, in the one layout of the benchmark that they are in."""
+    layouts = (benchmark, *benchmark.layouts)
+    patterns = (re.sub(r"\?P<\w+>", "?:", layout.wanted.pattern) for layout in layouts)  # a group's name is used once
+    files = collect(sources, re.compile("|".join(patterns), benchmark.wanted.flags), unpacked)
+    found = [survey for survey in (Survey.of(layout, files) for layout in layouts) if survey.annotated]
+    if len(found) > 1:
+        examples = " and ".join(survey.benchmark.example for survey in found)
+        given = ", ".join(map(str, sources))
+        raise SelfRegError(f"{given}: {benchmark.dataset} is there in two layouts, {examples}; give one of them")
+    if not found or not found[0].cases:
+        examples = ", nor ".join(layout.example for layout in layouts)
+        raise SelfRegError(
+            f"{sources[0]} is not {benchmark.dataset}'s archive: no {examples} in it; "
+            "documentation/datasets.md shows the layout"
+        )
+    return found[0]
 
 
 def _refuse(survey: Survey, kinds: Set[str]) -> None:
@@ -157,6 +174,7 @@ def _write_dataset_json(survey: Survey, staging: Staging, training_cases: int) -
             "name": benchmark.protocol.dataset,
             "protocol": benchmark.description + resized,
             "size": size,
+            "masks": benchmark.masks,
             "missing": survey.missing,
             "problems": survey.problems,
             "complete": not survey.problems,

@@ -5,7 +5,7 @@ Everywhere a class's score is the mean over cases, and the mean score the mean o
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nnunetv2_selfreg.errors import SelfRegError
 
@@ -46,6 +46,8 @@ class Protocol:
     subset: str | None = None  # pattern of the cases that count, the others are left out; None for all of them
     sizes: tuple[str, ...] = ()  # of images, at which it is scored; empty where the size is not part of the protocol
     published: Sequence[PublishedRow] = ()
+    published_on: str | None = None  # the reference masks of the published numbers; None where there are no others
+    masks: Mapping[str, str] = field(default_factory=dict)  # reference masks with a table of their own, and why
 
     def counts(self, case: str) -> bool:
         """Whether a case is one of those that count."""

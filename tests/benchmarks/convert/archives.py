@@ -142,6 +142,36 @@ def monuseg(folder: Path) -> Path:
     return folder
 
 
+def pass_on(folder: Path, part: str, name: str, ending: str, picture: NDArray[Any], mask: NDArray[Any]) -> None:
+    """Writes a picture and its mask as the papers' copies have them: `{Train,Val,Test}_Folder/{img,labelcol}`."""
+    for kind in ("img", "labelcol"):
+        (folder / f"{part}_Folder" / kind).mkdir(parents=True, exist_ok=True)
+    lossless = {"lossless": True} if ending == "webp" else {}
+    Image.fromarray(picture).save(folder / f"{part}_Folder" / "img" / f"{name}.{ending}", **lossless)
+    Image.fromarray(mask).save(folder / f"{part}_Folder" / "labelcol" / f"{name}.png")
+
+
+def glas_passed_on(folder: Path) -> Path:
+    """Numbered pictures of every format in turn; 1 to 68 train, 69 to 85 are for validation, 1 to 80 test."""
+    for part, numbers in (("Train", range(1, 69)), ("Val", range(69, 86)), ("Test", range(1, 81))):
+        for number in numbers:
+            rng = np.random.default_rng([number, len(part)])
+            picture, mask = rng.integers(0, 256, (12, 18, 3), np.uint8), 255 * rng.integers(0, 2, (12, 18), np.uint8)
+            pass_on(folder / "GlaS", part, str(number), ("png", "tif", "webp")[number % 3], picture, mask)
+    return folder
+
+
+def monuseg_passed_on(folder: Path) -> Path:
+    """The copy's 24, 6 and 14 pictures, masks of one bit as it has them."""
+    validation = [*MONUSEG_TRAIN[:5], MONUSEG_TRAIN[24]]
+    for index, name in enumerate([*MONUSEG_TRAIN, *MONUSEG_TEST]):
+        part = "Test" if name in MONUSEG_TEST else "Val" if name in validation else "Train"
+        mask = np.zeros((1000, 1000), bool)
+        mask[20 : 24 + index, 10:15] = True
+        pass_on(folder, part, name, "webp", np.full((1000, 1000, 3), (200, index, 150), np.uint8), mask)
+    return folder
+
+
 def large_picture(seed: int, rows: int, columns: int) -> NDArray[np.uint8]:
     """Coarse noise, which JPEG keeps well and quickly."""
     coarse = np.random.default_rng(seed).integers(0, 256, (rows // 64 + 1, columns // 64 + 1, 3), np.uint8)
@@ -181,6 +211,7 @@ def ebhi(folder: Path, pictures: int = 795) -> Path:
 
 
 BUILDERS = {"acdc": acdc, "synapse": synapse, "glas": glas, "monuseg": monuseg, "digestpath": digestpath, "ebhi": ebhi}
+BUILDERS |= {"glas_passed_on": glas_passed_on, "monuseg_passed_on": monuseg_passed_on}
 
 
 def convert(*arguments: object) -> int:
