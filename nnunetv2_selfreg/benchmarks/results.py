@@ -1,7 +1,7 @@
 """Reads a folder of scored runs: who is compared with whom, on which runs, and with what result."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +121,14 @@ class Section:
 
     @property
     def definition(self) -> Protocol:
-        """The benchmark's protocol."""
-        return PROTOCOLS[self.benchmark]
+        """The benchmark's protocol, with the published numbers that are scored on the same reference masks."""
+        protocol = PROTOCOLS[self.benchmark]
+        return protocol if protocol.published_on in (None, self.masks) else replace(protocol, published=())
+
+    @property
+    def masks(self) -> str | None:
+        """The reference masks, if they have a table of their own."""
+        return next(sidecar.get("masks") for arm in self.arms for sidecar in arm.sidecars.values())
 
     @property
     def pairs(self) -> list[Pair]:

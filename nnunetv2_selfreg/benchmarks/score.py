@@ -67,7 +67,7 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False, overwri
     reader = _reader(dataset)
     training: dict[str, Any] = {"trainer": output.stem, "plans": "", "configuration": "", "epochs": {}, "torch": []}
     if run.model is not None:
-        _check_model(run.model, run.dataset_json, dataset)
+        _check_model(run.model, run.dataset_json, dataset, benchmark)
         training = describe_training(run.model, run.fold, run.folds)
     ending = dataset["file_ending"]
     cases, unpredicted = _cases(run, benchmark, ending, allow_incomplete)
@@ -83,9 +83,11 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False, overwri
         raise SelfRegError(f"{run.references} mixes images of {SMALL} with others; score each size alone")
     folds = "ensemble of folds" if run.fold == ENSEMBLE else "each fold alone"
     torch = ", ".join(training.pop("torch") or [version("torch")])
+    masks = _masks(benchmark, dataset)
     sidecar = {
         "benchmark": run.benchmark,
-        "protocol": ", ".join(filter(None, (folds, *sizes))),
+        "protocol": ", ".join(filter(None, (folds, *sizes, masks))),
+        "masks": masks,
         "fold": run.fold,
         "seed": run.seed,
         **training,
@@ -150,8 +152,14 @@ def _fold_folders(folder: ModelFolder, fold: str, folds: Sequence[int] | None) -
     return [folder.path / f"fold_{name}" for name in wanted]
 
 
-def _check_model(model: Path, dataset_json: Path, dataset: Mapping[str, Any]) -> None:
-    """Refuses a model that was trained on another data set than the one that is scored."""
+def _masks(benchmark: Protocol, dataset: Mapping[str, Any]) -> str | None:
+    """The reference masks of a converted data set, if they have a table of their own."""
+    masks = dict(dataset.get("benchmark", {})).get("masks")
+    return masks if masks in list(benchmark.masks) else None
+
+
+def _check_model(model: Path, dataset_json: Path, dataset: Mapping[str, Any], benchmark: Protocol) -> None:
+    """Refuses a model that was trained on another data set, or other masks, than the one that is scored."""
     folder = ModelFolder.open(model)
     trained, scored = folder.plans.get("dataset_name") or folder.dataset, dataset_json.absolute().parent.name
     wrong = [name for name in SAME_DATA if folder.dataset_json.get(name) != dataset.get(name)]
@@ -160,6 +168,12 @@ def _check_model(model: Path, dataset_json: Path, dataset: Mapping[str, Any]) ->
         raise SelfRegError(
             f"{folder.path} was trained on {trained}, but {dataset_json} is the data set {scored}{reason}; give the "
             "model that made the predictions, and the data set that it was trained on"
+        )
+    learnt, masks = (_masks(benchmark, content) for content in (folder.dataset_json, dataset))
+    if learnt != masks:
+        raise SelfRegError(
+            f"{folder.path} was trained on {learnt or 'other masks'}, but {dataset_json} has {masks or 'other masks'}; "
+            "score it on the data set that it was trained on"
         )
 
 
