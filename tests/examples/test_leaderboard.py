@@ -17,6 +17,7 @@ from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS, PROTOCOLS
 
 EXAMPLE = Path(__file__).parents[2] / "examples/leaderboard"
 SNAKEMAKE = Path(sysconfig.get_path("scripts")) / "snakemake"
+PATCHES = "planning=-gpu_memory_target 1.5 -overwrite_plans_name Patches"
 STOCK, SELFREG = "nnUNetTrainer_1epoch", "nnUNetTrainerSelfReg_1epoch"
 pytestmark = pytest.mark.skipif(not SNAKEMAKE.is_file(), reason="snakemake is not installed")
 
@@ -105,6 +106,28 @@ def test_single_words_stand_for_lists(archives: Path) -> None:
         "all": 1,
     }  # fmt: skip
     assert "--size 224  --overwrite" in output
+
+
+@pytest.mark.parametrize(
+    ("settings", "data_sets", "scores"),
+    [
+        (["glas=GlaS.zip", "monuseg=MoNuSeg.zip"], ["Dataset228_GlaS224", "Dataset328_MoNuSeg224"], 30),
+        (
+            # the registration's call with patches on a GPU
+            ["monuseg=MoNuSeg.zip", "only=[monuseg]", "plans=Patches", "edit_plans=null", "training=", PATCHES],
+            ["Dataset327_MoNuSeg"],
+            10,
+        ),
+    ],
+)  # fmt: skip
+def test_the_paper_s_benchmarks(archives: Path, settings: list[str], data_sets: list[str], scores: int) -> None:
+    (archives / "MoNuSeg.zip").touch()
+    code, output = dry_run(archives, "--configfile", str(EXAMPLE / "paper.yaml"), "-p", "--config", *settings)
+    assert code == 0, output[-3000:]
+    found = jobs(output)
+    # 2 trainers, 5 folds, each of which predicts alone; GlaS is scored as a whole and on its test A
+    assert (found["convert"], found["train"], found["score"]) == (len(data_sets), 10 * len(data_sets), scores)
+    assert set(re.findall(r"Dataset\d{3}_\w+(?=/dataset.json)", output)) == set(data_sets)
 
 
 def test_on_slurm_trainings_and_predictions_ask_for_a_gpu(archives: Path) -> None:
