@@ -34,8 +34,8 @@ KNOWN = {
     "DynUNet": Pattern(r"input_block|downsamples\.\d+|bottleneck", r"upsamples\.\d+"),
     # its last stage gives the classes, so the one before it is the last that has features
     "UNet": Pattern(r"model(\.1\.submodule)*(\.0)?", r"model(\.1\.submodule)+\.2"),
-    # of the package nnunet_mednext
-    "MedNeXt": Pattern(r"enc_block_\d|bottleneck", r"dec_block_\d"),
+    # monai.networks.nets, and the package nnunet_mednext with blocks in place of stages
+    "MedNeXt": Pattern(r"enc_(stages\.|block_)\d|bottleneck", r"dec_(stages\.|block_)\d"),
 }
 # dynamic-network-architectures
 UNETS = Pattern(r"encoder\.stages\.\d+", r"decoder\.stages\.\d+")

@@ -6,6 +6,7 @@ from networks import plain_unet, recorded, selfreg_settings
 from torch import nn
 from transformers import NAMED, Transformer
 
+from nnunetv2_selfreg.compat import compile_with_hooks
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.networks import known_stages
@@ -28,6 +29,11 @@ def dyn_unet():
 def monai_unet(units=1, channels=(4, 8, 16, 32)):
     nets = pytest.importorskip("monai.networks.nets", reason="monai comes with the extra [dev]")
     return nets.UNet(2, 1, 3, channels, [2] * (len(channels) - 1), num_res_units=units)
+
+
+def monai_mednext():
+    nets = pytest.importorskip("monai.networks.nets", reason="monai comes with the extra [dev]")
+    return nets.MedNeXt(2, 4, 1, 3, blocks_down=(1, 1, 1, 1), blocks_bottleneck=1, blocks_up=(1, 1, 1, 1))
 
 
 class MedNeXt(nn.Module):
@@ -85,6 +91,13 @@ UNET = "model.1.submodule"
         ),
         (lambda: monai_unet(0, (4, 8, 16)), (32, 64), [f"{UNET}.0", f"{UNET}.1.submodule"], [], f"{UNET}.2"),
         (
+            monai_mednext,
+            (32, 64),
+            ["enc_stages.1", "enc_stages.2", "enc_stages.3", "bottleneck"],
+            ["dec_stages.0", "dec_stages.1", "dec_stages.2"],
+            "dec_stages.3",
+        ),
+        (
             MedNeXt,
             (32, 64),
             ["enc_block_1", "enc_block_2", "enc_block_3", "bottleneck"],
@@ -92,7 +105,7 @@ UNET = "model.1.submodule"
             "dec_block_0",
         ),
     ],
-    ids=["SwinUNETR", "DynUNet", "UNet", "UNet without residual units", "MedNeXt's layout"],
+    ids=["SwinUNETR", "DynUNet", "UNet", "UNet without residual units", "MedNeXt", "nnunet_mednext's layout"],
 )
 def test_known_networks_train_with_their_stages(build, patch, encoder, decoder, teacher):
     network = build()
@@ -112,6 +125,22 @@ def test_known_networks_train_with_their_stages(build, patch, encoder, decoder, 
     assert not torch.equal(features.teacher, output)
     criterion(network(images), torch.zeros(2, 3, *patch)).backward()
     assert all(value > 0 for value in criterion.take_means().values())
+
+
+@pytest.mark.slow
+def test_a_compiled_swin_unetr_trains_as_the_eager_one():
+    settings, found = selfreg_settings(), []
+    images = torch.randn(2, 1, 64, 96)
+    for compiled in (False, True):
+        network = swin_unetr(2)
+        taps = StageTaps(network, settings, torch.zeros(1, 1, 64, 96))
+        criterion = SelfRegCriterion(nn.MSELoss(), taps, settings, CPU)
+        called = torch.compile(network, backend="aot_eager") if compiled else network
+        if compiled:
+            compile_with_hooks()
+        criterion(called(images), torch.zeros(2, 3, 64, 96)).backward()
+        found.append([criterion.take_means(), *(p.grad for p in network.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
 
 
 def test_the_published_transformer_form_taps_the_first_block_of_each_swin_layer():

@@ -5,7 +5,7 @@ nnU-Net calls what the plans name with `input_channels`, `num_classes`, `deep_su
 
 from typing import Any
 
-from monai.networks.nets import SegResNet, SwinUNETR, UNet
+from monai.networks.nets import MedNeXt, SegResNet, SwinUNETR, UNet
 from monai.networks.nets.dynunet import DynUNet
 from torch import nn
 
@@ -23,6 +23,11 @@ def dyn_unet(input_channels: int, num_classes: int, deep_supervision: bool = Fal
 def unet(input_channels: int, num_classes: int, deep_supervision: bool = False, **arguments: Any) -> UNet:
     """`arguments` are UNet's: `spatial_dims`, `channels`, `strides`, ..."""
     return _ready(UNet(in_channels=input_channels, out_channels=num_classes, **arguments), deep_supervision)
+
+
+def mednext(input_channels: int, num_classes: int, deep_supervision: bool = False, **arguments: Any) -> MedNeXt:
+    """`arguments` are MedNeXt's: `spatial_dims`, `init_filters`, `kernel_size`, ..."""
+    return _ready(MedNeXt(in_channels=input_channels, out_channels=num_classes, **arguments), deep_supervision)
 
 
 def segresnet(input_channels: int, num_classes: int, deep_supervision: bool = False, **arguments: Any) -> SegResNet:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import folder, model_folder, run
+from commands import model_folder, run
 from trainings import build_trainer, edit_plans, logged
 
 from nnunetv2_selfreg.commands import export
@@ -63,11 +63,11 @@ def train(results: Path, dataset, configuration: str, plans: str, name: str = TR
     return trainer
 
 
-def after_training(dataset, configuration: str, trainer: str, plans: str, output: Path) -> dict:
-    """Validates, predicts, evaluates, inspects and exports by command; returns the model as the inspection has it."""
+def by_command(dataset, configuration: str, trainer: str, plans: str, output: Path) -> dict:
+    """Trains an epoch, predicts, evaluates, inspects and exports; returns the model as the inspection has it."""
     which = f"-c {configuration} -f 0 -tr {trainer} -p {plans} -device cpu"
     images, labels, predicted = dataset.raw / "imagesTs", dataset.raw / "labelsTs", output / "predicted"
-    run(f"nnUNetv2_train {dataset.number} {configuration} 0 -tr {trainer} -p {plans} -device cpu --val")
+    run(f"nnUNetv2_train {dataset.number} {configuration} 0 -tr {trainer} -p {plans} -device cpu")
     run(f"nnUNetv2_predict -d {dataset.number} {which} -i {images} -o {predicted} -npp 1 -nps 1 --disable_tta")
     run(
         f"nnUNetv2_evaluate_folder {labels} {predicted} -djfile {predicted / 'dataset.json'} "
@@ -87,12 +87,14 @@ def after_training(dataset, configuration: str, trainer: str, plans: str, output
 @pytest.mark.slow
 def test_swin_unetr_in_three_dimensions(dataset, tmp_path):
     plans = network_plans(dataset, "Swin", "3d_fullres", "swin_unetr", SWIN, [32, 64, 32], taps="first_and_last")
-    stages = train(folder("results"), dataset, "3d_fullres", plans).loss.taps.stages
+    trainer = build_trainer(tmp_path, dataset.raw.name, "3d_fullres", TRAINER, plans)
+    trainer.initialize()
+    stages = trainer.loss.taps.stages
     assert list(stages.encoder) == [f"swinViT.layers{i}.0{part}" for i in range(1, 5) for part in (" first block", "")]
     assert list(stages.decoder) == ["decoder5", "decoder4", "decoder3", "decoder2"]
     assert list(stages.teacher) == ["decoder1"]
 
-    inspected = after_training(dataset, "3d_fullres", TRAINER, plans, tmp_path)
+    inspected = by_command(dataset, "3d_fullres", f"{TRAINER}_1epoch", plans, tmp_path)
     stages = {stage["name"]: (stage["module"], stage["student"]) for stage in inspected["stages"]}
     assert stages["encoder.stages.0"] == ("swinViT.patch_embed", False)
     assert stages["encoder.stages.4"] == ("swinViT.layers4.0", True)
@@ -112,9 +114,9 @@ def test_a_residual_encoder_preset_with_deep_supervision(dataset, tmp_path):
         "ResEncPreset",
         lambda configurations: configurations["2d"].update(batch_size=2),
     )
-    trainer = train(folder("results"), dataset, "2d", plans, "nnUNetTrainerSelfReg")
-    assert trainer.enable_deep_supervision
-    inspected = after_training(dataset, "2d", "nnUNetTrainerSelfReg", plans, tmp_path)
+    trainer = "nnUNetTrainerSelfReg_1epoch"
+    assert build_trainer(tmp_path, dataset.raw.name, "2d", trainer, plans).enable_deep_supervision
+    inspected = by_command(dataset, "2d", trainer, plans, tmp_path)
     assert [stage["module"] for stage in inspected["stages"]] == [stage["name"] for stage in inspected["stages"]]
 
 
