@@ -21,6 +21,7 @@ from nnunetv2_selfreg.inspect.cases import PreparedCase, find_cases, prepare, sp
 from nnunetv2_selfreg.inspect.channels import Floats, Moments, RunningMean, channel_measures
 from nnunetv2_selfreg.inspect.gradcam import GradCamView, grad_cam, in_class_share, telling_slices
 from nnunetv2_selfreg.inspect.model import InspectedModel, Target, check_comparable, common_fold, told_apart
+from nnunetv2_selfreg.inspect.pull import GRADIENT, LOSS, SegmentationLoss, pull_shares
 from nnunetv2_selfreg.inspect.values import AREA, IN_CLASS, INPUT, KEYS, NO_MASS, STUDENTS
 from nnunetv2_selfreg.losses import importance
 from nnunetv2_selfreg.terms import Step
@@ -44,6 +45,7 @@ class Inspection:
 
     def __init__(self, model: InspectedModel, letter: str = "", run: str = "", name: str = "") -> None:
         self.model, self.letter = model, letter
+        self.loss = SegmentationLoss(model)
         self.run, self.name = run or f"fold {model.fold}", name or model.folder.name
         self.prefix = f"{letter}, " if letter else ""
         self.label = f"{letter}: {self.name}" if letter else self.name
@@ -84,14 +86,17 @@ class Inspection:
 
     def _read_patches(self, case: PreparedCase) -> tuple[Values, pd.DataFrame]:
         """The values of terms and channels, and the voxels of each class by patch; keeps nothing of a patch's size."""
-        terms, areas = [], []
+        terms, areas, pulls = [], [], []
         moments: dict[str, Moments] = defaultdict(Moments)
         relative: dict[str, list[Floats]] = defaultdict(list)
         for number, slicer in enumerate(tqdm(case.slicers, desc="patches", leave=False)):
+            pulls.append(self._pulls(case, slicer))
             logits, maps = self.model.maps(self._patch(case, slicer))
             masks = {target.name: self._mask(case, slicer, logits, target) for target in self.model.targets}
             areas.append({name: int(mask.sum()) for name, mask in masks.items()})
-            terms.append(self._terms(maps, case.name, number))
+            of_terms, added = self._terms(maps, case.name, number)
+            terms.append(of_terms)
+            pulls[-1] |= added
             for stage in self.model.stages:
                 self.grids[stage] = tuple(maps[stage].shape[1:])
                 moments[stage].add(maps[stage])
@@ -100,6 +105,7 @@ class Inspection:
                 relative[stage].append(importance(maps[stage]).double().cpu().numpy() / largest)
             del logits, maps, masks  # before the next patch makes its own
         values: Values = pd.DataFrame(terms).mean().to_dict()
+        values |= pull_shares(pd.DataFrame(pulls).mean().to_dict())
         for stage in self.model.stages:
             correlation, mean = moments[stage].correlation(), np.mean(relative[stage], 0)
             self.correlation[stage].add(correlation)
@@ -108,19 +114,41 @@ class Inspection:
             values |= {(measure, stage, ""): value for measure, value in found.items()}
         return values, pd.DataFrame(areas)
 
-    def _terms(self, maps: Mapping[str, Tensor], case: str, number: int) -> Values:
-        """Each term of each map but the teacher's, and of all students as the training adds it, before its weight."""
+    def _terms(self, maps: Mapping[str, Tensor], case: str, number: int) -> tuple[Values, Values]:
+        """Each term of each map but the teacher's, and of all students as the training adds it, before its weight.
+
+        Returns:
+            The values; and what the training adds at each student: to the loss, and the norm of what it adds to the
+            gradient of the loss with respect to the map.
+        """
         values: Values = {}
+        added: Values = {}
         (teacher,) = self.model.chosen.teacher
         for measure, term in self.model.terms.items():
+            counts = term.student_weights(len(self.model.chosen.encoder), len(self.model.chosen.decoder))
+            weight = self.model.pulling.get(measure, 0)
+            weights = {name: weight * count for name, count in zip(self.model.students, counts, strict=True)}
             for name, feature in maps.items():
                 if name != teacher:
-                    step = Step(maps[teacher], stage_draws(case, number, name, feature.device))
-                    values[measure, name, ""] = float(term.compute([feature], step).values[0])
-            shares = term.student_weights(len(self.model.chosen.encoder), len(self.model.chosen.decoder))
+                    draws = stage_draws(case, number, name, feature.device)
+                    step = Step(maps[teacher], draws, scr_channels=self.model.scr_channels)
+                    found = term.compute([feature], step)
+                    values[measure, name, ""] = float(found.values[0])
+                    if factor := weights.get(name):
+                        added[measure + LOSS, name, ""] = factor * values[measure, name, ""]
+                        scale = found.values.new_tensor(factor)
+                        gradient = found.gradients[0](torch.zeros_like(feature), feature, scale, True)
+                        added[measure + GRADIENT, name, ""] = float(gradient.double().norm())
             students = [values[measure, name, ""] for name in self.model.students]
-            values[measure, STUDENTS, ""] = sum(map(mul, shares, students))
-        return values
+            values[measure, STUDENTS, ""] = sum(map(mul, counts, students))
+        return values, added
+
+    def _pulls(self, case: PreparedCase, slicer: tuple[Any, ...]) -> Values:
+        """The size of nnU-Net's loss of a patch, and the norm of its gradient at each student; needs a reference."""
+        if case.labels is None or self.loss.reason:
+            return {}
+        size, norms = self.loss.pulls(self._patch(case, slicer), case.labels[slicer[1:]])
+        return {(LOSS, STUDENTS, ""): size} | {(GRADIENT, name, ""): norm for name, norm in norms.items()}
 
     def _patch(self, case: PreparedCase, slicer: tuple[Any, ...]) -> Tensor:
         return case.image[slicer][None].to(self.model.predictor.device)

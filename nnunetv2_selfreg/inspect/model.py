@@ -61,6 +61,10 @@ class InspectedModel:
         # of the terms that the training added, by their titles; empty without SelfReg
         weights = folder.settings.weights if folder.settings else {}
         self.weights = {terms[name].title: weight for name, weight in weights.items()}
+        # those of the terms that pull by the measure's name; without SelfReg as it would pull by default
+        pulling = weights or SelfRegSettings().weights
+        self.pulling = {name: pulling[term.name] for name, term in self.terms.items() if pulling.get(term.name)}
+        self.scr_channels = (folder.settings or SelfRegSettings()).scr_channels
         self.targets = _targets(self.predictor)
         content = load_checkpoint(file)
         self.epochs = int(content.get("current_epoch", 0))

@@ -20,6 +20,7 @@ from nnunetv2_selfreg.files import write_json, write_text
 from nnunetv2_selfreg.inspect import words
 from nnunetv2_selfreg.inspect.measure import PATCHES_PER_CLASS, Inspection
 from nnunetv2_selfreg.inspect.plots import draw_by_stage, draw_grad_cam, draw_ranking, draw_similarity, draw_training
+from nnunetv2_selfreg.inspect.pull import GRADIENT, LOSS
 from nnunetv2_selfreg.terms import SHARE
 
 MADE_BY = "nnUNetv2_selfreg inspect"
@@ -66,11 +67,17 @@ class Report:
         self._classes = [target.name for target in inspections[0].model.targets]
         self._terms = {name: term.title for each in inspections for name, term in each.model.terms.items()}
         values = pd.concat([each.values for each in inspections], ignore_index=True)
+        pulls = {f"{name}{what}": f"{title}, share of the {what.split('_')[1]} [%]"
+                 for what in (GRADIENT, LOSS) for name, title in self._terms.items()}  # fmt: skip
+        # by measure the titles of what was measured: with references, and of terms that the training adds
+        self._pulls = {name: title for name, title in pulls.items() if name in set(values["measure"])}
         self.values = tables.with_class_means(values)
         if len(self._shown) == 2:
             # the mean over all students says something only where both models have the same
             first, second = (list(each.model.students) for each in self._shown)
-            differences = tables.differences(values, () if first == second else (tables.STUDENTS,))
+            # how hard the terms pull is no effect of a training
+            measured = values[~values["measure"].isin(self._pulls)]
+            differences = tables.differences(measured, () if first == second else (tables.STUDENTS,))
             self.values = pd.concat([self.values, differences], ignore_index=True)
         self._units = tables.units(self.values)
         self._summary = tables.summarise(self._units)
@@ -111,6 +118,8 @@ class Report:
             runs=runs,
             unit=self._unit,
             terms=self._terms,
+            pulls=self._pulls,
+            without_loss=sorted({each.loss.reason for each in self.inspections} - {""}),
             compared=tables.COMPARED | self._terms,
             patches_per_class=PATCHES_PER_CLASS,
             findings=findings.all(),
@@ -123,6 +132,16 @@ class Report:
             alternatives=self._alternatives(),
             pictures=pictures,
         )
+
+    def as_text(self) -> str:
+        """How hard the terms pull at each student, a table for a terminal; empty without references."""
+        found = self._summary[self._summary["measure"].isin(self._pulls)].replace({"measure": self._pulls})
+        if found.empty:
+            return ""
+        order = [*dict.fromkeys(name for each in self.inspections for name in each.model.students), tables.STUDENTS]
+        columns = ["measure"] + ["model"] * (len(self._shown) > 1)
+        table = found.pivot(index="stage", columns=columns, values="mean").reindex(order)
+        return table.rename_axis(index=None, columns=[None] * len(columns)).to_string(float_format="%.3f", na_rep="")
 
     def write(self, folder: Path) -> None:
         """Writes `report.html`, `plots/*.png` and `values.json` into an empty folder."""
@@ -180,6 +199,7 @@ class Report:
         terms = {(name, ""): title for name, title in self._terms.items()}
         panels = {"in_class_share": shares, "channels": compared}
         panels["losses"] = {key: f"{title}, unweighted" for key, title in terms.items()}
+        panels["pull"] = {(name, ""): title for name, title in self._pulls.items() if name.endswith(GRADIENT)}
         panels["differences"] = {key: f"B minus A: {title}" for key, title in (mean_share | compared | terms).items()}
         known, is_difference = self._units.dropna(subset="value"), self._units["model"] == tables.DIFFERENCE
         for name, titles in panels.items():
@@ -210,6 +230,7 @@ class Report:
             "in_class_share": self._ranges(share, models),
             "channels": self._ranges(compared, models),
             "losses": self._ranges(terms, models),
+            "pull": self._ranges({(name, ""): title for name, title in self._pulls.items()}, models),
             "differences": self._ranges(
                 {(tables.IN_CLASS, ""): "in-class share"} | compared | terms, [tables.DIFFERENCE]
             ),

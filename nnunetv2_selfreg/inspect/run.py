@@ -37,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
         except OSError as error:
             raise SelfRegError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
         report.write(folder)
+    if table := report.as_text():
+        print(table)
     print(f"wrote {output / PAGE}, its plots and {VALUES}")
     return 0
 

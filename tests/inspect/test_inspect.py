@@ -6,7 +6,6 @@ import re
 import shutil
 import weakref
 import zlib
-from collections import defaultdict
 from dataclasses import replace
 from html import unescape
 
@@ -18,6 +17,7 @@ from PIL import Image
 from reference import importance, internal_feature_distillation, pooled
 
 pytest.importorskip("captum", reason="needs the extra [inspect]")
+from inspecting import command_line, inspect, measure, opened, value
 from model_folders import CLASSES, write_model
 
 from nnunetv2_selfreg.compat import find_external_trainer
@@ -26,7 +26,7 @@ from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
 from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws
 from nnunetv2_selfreg.inspect.measure import measure as measure_models
-from nnunetv2_selfreg.inspect.model import InspectedModel, told_apart
+from nnunetv2_selfreg.inspect.model import told_apart
 from nnunetv2_selfreg.inspect.plots import draw_grad_cam
 from nnunetv2_selfreg.inspect.report import Report
 from nnunetv2_selfreg.losses import draw_channels
@@ -47,33 +47,6 @@ class nnUNetTrainerSelfRegMine(nnUNetTrainerSelfReg):
     terms = (own_term("mine", mine, weight=1.0, average="parts", title="My term"), own_term("redundancy", mine, 0.1))
 """
 STAGES = ["encoder.stages.0", "encoder.stages.1", "encoder.stages.2", "decoder.stages.0", "decoder.stages.1"]
-
-
-def opened(folder):
-    return InspectedModel(folder, None, "checkpoint_final.pth", "cpu")
-
-
-def command_line(trained, output, *more, labels=True):
-    references = ["--labels", trained.labels] if labels else []
-    arguments = [trained.folder, "--images", trained.images, *references, "-o", output, "--device", "cpu", *more]
-    return [str(argument) for argument in arguments]
-
-
-def inspect(trained, output, *more):
-    """The values that the command writes."""
-    assert run.main(command_line(trained, output, *more)) == 0
-    return json.loads((output / "values.json").read_text())
-
-
-def measure(trained, *more, labels=True):
-    """The values and the page that the command would write, the page without its plots."""
-    report = Report(*measure_models(run.parse(command_line(trained, "nowhere", *more, labels=labels))))
-    return json.loads(json.dumps(report.as_json(), allow_nan=False)), report.as_html(defaultdict(str))
-
-
-def value(model, measure, stage, target=""):
-    (found,) = (v for v in model["values"] if (v["measure"], v["stage"], v["class"]) == (measure, stage, target))
-    return found
 
 
 @pytest.fixture(scope="module")
