@@ -101,7 +101,7 @@ class SelfRegCriterion(nn.Module):
             self._calls += 1
             if (self._calls - 1) % self.settings.every == 0:
                 # before nnU-Net's loss, which keeps maps of its own from then on
-                added = self._evaluate(features)
+                added = self._evaluate(features, target)
         loss: Tensor = self.loss(output, target)
         if features is None and loss.requires_grad:
             raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
@@ -110,9 +110,10 @@ class SelfRegCriterion(nn.Module):
         self._count(loss.detach().abs(), added)
         return loss + added.total
 
-    def _evaluate(self, features: StageFeatures) -> "_Added":
+    def _evaluate(self, features: StageFeatures, target: Tensor | list[Tensor]) -> "_Added":
         students = [*features.encoder, *features.decoder]
-        step = Step(features.teacher, self._generator, self._compiled, self.settings.scr_channels)
+        labels = target[0] if isinstance(target, list) else target  # under deep supervision the finest comes first
+        step = Step(features.teacher, self._generator, self._compiled, self.settings.scr_channels, labels)
         with torch.autocast(features.teacher.device.type, enabled=False):
             losses = [term.compute(students, step) for term in self.terms]
             values = torch.stack([of_term.values for of_term in losses])

@@ -53,12 +53,15 @@ class Step:
         generator: Source of the terms' random numbers, on the teacher's device.
         compiled: Whether `torch.compile` makes kernels of the functions that `run` calls.
         scr_channels: The setting, one of `CHANNELS`.
+        labels: The reference of the finest output as nnU-Net's loss takes it: `(B, 1, *spatial)` of class numbers, or
+            `(B, regions, *spatial)`; None outside a training.
 
     Attributes:
         teacher: The teacher map, detached.
         generator: As given.
         run: Calls the terms' functions.
         scr_channels: As given.
+        labels: As given.
     """
 
     def __init__(
@@ -67,11 +70,13 @@ class Step:
         generator: torch.Generator | None = None,
         compiled: bool = False,
         scr_channels: str = CHANNELS[0],
+        labels: Tensor | None = None,
     ) -> None:
         self.teacher = teacher.detach()
         self.generator = generator
         self.run = TermRunner(compiled)
         self.scr_channels = scr_channels
+        self.labels = labels
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ class Term:
         weight: The default weight.
         average: `all`: the mean over all students. `parts`: the mean over the encoder's students plus the mean over
             the decoder's.
+        reads_labels: Whether it needs the reference, which `inspect` does not give it.
         reads_teacher: Whether a value that is not finite may be the teacher's fault.
         colour: Of its curve.
     """
@@ -121,6 +127,7 @@ class Term:
     compute: Callable[[Sequence[Tensor], Step], TermLosses]
     weight: float = 0.015
     average: Literal["all", "parts"] = "all"
+    reads_labels: bool = False
     reads_teacher: bool = True
     colour: str = "#CC79A7"
 
@@ -149,10 +156,11 @@ class Term:
 
 def own_term(
     name: str,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[..., Tensor],
     weight: float,
     average: Literal["all", "parts"] = "all",
     title: str | None = None,
+    reads_labels: bool = False,
 ) -> Term:
     """A term made of a plain function; autograd works out its gradient.
 
@@ -164,28 +172,36 @@ def own_term(
         weight: The default weight.
         average: As `Term.average`.
         title: In plots; the name when left out.
+        reads_labels: `loss(student, teacher, labels)` instead, with the reference as `Step.labels`.
     """
 
-    def evaluate(student: Tensor, teacher: Tensor) -> Tensor:
-        dtype = accumulation_dtype(student)
+    def evaluate(student: Tensor, others: Sequence[Tensor]) -> Tensor:
+        dtype, (teacher, *labels) = accumulation_dtype(student), others
         with torch.autocast(student.device.type, enabled=False):
-            return loss(student.to(dtype), teacher.to(dtype))
+            return loss(student.to(dtype), teacher.to(dtype), *labels)
 
-    def add_gradient(gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, teacher: Tensor) -> Tensor:
+    def add_gradient(
+        gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, others: Sequence[Tensor]
+    ) -> Tensor:
         with autograd():
             student = feature.detach().to(accumulation_dtype(feature)).requires_grad_()
-            (own,) = torch.autograd.grad(evaluate(student, teacher), student)
+            (own,) = torch.autograd.grad(evaluate(student, others), student)
         return gradient.addcmul_(own, factor) if in_place else torch.addcmul(gradient, own, factor)
 
     def compute(students: Sequence[Tensor], step: Step) -> TermLosses:
+        others = [step.teacher]
+        if reads_labels:
+            if step.labels is None:
+                raise SelfRegError(f"SelfReg: the term {name!r} reads labels, and there are none outside a training")
+            others.append(step.labels)
         with torch.no_grad():
-            values = [evaluate(student, step.teacher) for student in students]
+            values = [evaluate(student, others) for student in students]
         for value in values:
             if not isinstance(value, Tensor) or value.ndim:
                 raise SelfRegError(f"SelfReg: the term {name!r} must give a scalar tensor, got {value!r:.80}")
-        return TermLosses(torch.stack(values), [partial(add_gradient, teacher=step.teacher)] * len(students))
+        return TermLosses(torch.stack(values), [partial(add_gradient, others=others)] * len(students))
 
-    return Term(name, title or name, compute, weight, average)
+    return Term(name, title or name, compute, weight, average, reads_labels)
 
 
 def _consistency(students: Sequence[Tensor], step: Step) -> TermLosses:

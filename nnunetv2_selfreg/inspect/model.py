@@ -56,11 +56,12 @@ class InspectedModel:
         self.students = self.chosen.encoder | self.chosen.decoder
         self._tapped = self.stages | self.students | self.chosen.teacher
         terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
+        terms = {name: term for name, term in terms.items() if not term.reads_labels}
         # by the measure's name, which another measure may have
         self.terms = {f"{name}_term" if name in MEASURES else name: term for name, term in terms.items()}
         # of the terms that the training added, by their titles; empty without SelfReg
         weights = folder.settings.weights if folder.settings else {}
-        self.weights = {terms[name].title: weight for name, weight in weights.items()}
+        self.weights = {terms[name].title: weight for name, weight in weights.items() if name in terms}
         # those of the terms that pull by the measure's name; without SelfReg as it would pull by default
         pulling = weights or SelfRegSettings().weights
         self.pulling = {name: pulling[term.name] for name, term in self.terms.items() if pulling.get(term.name)}

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def by_command(dataset, configuration: str, trainer: str, plans: str, output: Pa
     run(f"nnUNetv2_selfreg inspect {model} --images {images} --labels {labels} --cases 1 -o {output / 'inspected'}")
     assert export.main([str(model), str(output / "shared")]) == 0
     (exported,) = (output / "shared" / model.parent.name).iterdir()
-    assert exported.name == f"{trainer.replace('SelfReg', '')}__{plans}SelfReg__{configuration}"
+    assert re.fullmatch(rf"nnUNetTrainer(NoDeepSupervision)?__{plans}SelfReg\w*__{configuration}", exported.name)
     (inspected,) = json.loads((output / "inspected" / "values.json").read_text())["models"]
     return inspected
 
