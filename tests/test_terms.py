@@ -101,6 +101,16 @@ def test_a_term_must_give_a_scalar():
         term.compute([torch.zeros(1, 1, 2, 2)], Step(torch.zeros(1, 1, 2, 2)))
 
 
+def test_a_term_that_reads_labels_gets_them_as_the_loss_does_and_is_refused_without():
+    term = own_term(
+        "area", lambda student, teacher, labels: student.mean() * (labels == 1).sum(), 1.0, reads_labels=True
+    )
+    student, labels = torch.ones(1, 2, 2, 2), torch.tensor([[[[0, 1], [2, 1]]]], dtype=torch.int16)
+    assert term.compute([student], Step(student, labels=labels)).values.tolist() == [2]
+    with pytest.raises(SelfRegError, match="the term 'area' reads labels, and there are none outside a training"):
+        term.compute([student], Step(student))
+
+
 @pytest.mark.parametrize("name", ["loss", "selfreg_share", "Mine", "my term", "", "1st"])
 def test_a_name_that_cannot_be_logged_is_refused(name):
     with pytest.raises(SelfRegError, match="a term cannot be called"):
