@@ -13,32 +13,38 @@ from pathlib import Path
 import plots
 import tables
 from evidence import cost, last_epochs, learning_curves, rounded
+from overview import of_paper, of_study
 from reading import read_datasets, read_table
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import write_text
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "examples" / "study" / "results"
+PAPER = ROOT / "examples" / "leaderboard" / "results" / "paper"
 
 
-def rebuild(results: Path, documentation: Path) -> dict[Path, str]:
+def rebuild(results: Path, documentation: Path, paper: Path | None = None) -> dict[Path, str]:
     """Everything that follows from the raw results.
 
     Args:
         results: The folder of `scores.csv`, `curves.csv` and `runs.csv`.
         documentation: The folder of `evidence.md`, if there is that page, and of the pictures.
+        paper: What `leaderboard score` wrote of the paper's benchmarks, if they are to stand beside the study.
 
     Returns:
         The texts of the files, by path.
 
     Raises:
-        SelfRegError: The raw results cannot be read or contradict each other, or the page has no place for a table.
+        SelfRegError: The raw results cannot be read or contradict each other.
     """
     page = documentation / "evidence.md"
     scores, curves, runs = (read_table(results, name) for name in ("scores", "curves", "runs"))
     datasets = read_datasets(scores, curves, runs)
+    summaries = {part.name: part.summary() for part in datasets}
     numbers = {
-        "datasets": {part.name: part.summary() for part in datasets},
+        "overview": of_study(summaries) + (of_paper(paper) if paper else []),
+        "datasets": summaries,
         "learning_curves": learning_curves(datasets, curves),
         "last_epochs": last_epochs(curves, runs),
         "cost": cost(runs),
@@ -47,10 +53,7 @@ def rebuild(results: Path, documentation: Path) -> dict[Path, str]:
     parts = tables.sections(content)
     files = {results / "tables.json": json.dumps(content, indent=1) + "\n", results / "tables.md": tables.page(parts)}
     if page.is_file():
-        files[page], homeless = tables.filled(page.read_text(encoding="utf-8"), parts)
-        if homeless:
-            marks = f"<!-- tables.md: {homeless[0]} --> and <!-- end -->"
-            raise SelfRegError(f"{page} has no place for {homeless[0]}; add the lines {marks}")
+        files[page] = tables.filled(page.read_text(encoding="utf-8"), parts)
     pictures = documentation / "pictures" / "evidence"
     return files | {pictures / f"{name}.svg": svg for name, svg in plots.all_plots(content).items()}
 
@@ -71,11 +74,15 @@ def drawn_from(svg: str) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file would change")
-    parser.add_argument("--results", type=Path, default=ROOT / "examples" / "study" / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--paper", type=Path, help="scored runs of the paper's benchmarks; without --results the published ones"
+    )
     parser.add_argument("--documentation", type=Path, default=ROOT / "documentation")
     parsed = parser.parse_args(arguments)
     try:
-        files = rebuild(parsed.results, parsed.documentation)
+        paper = parsed.paper or (PAPER if parsed.results == RESULTS else None)
+        files = rebuild(parsed.results, parsed.documentation, paper)
     except SelfRegError as error:
         sys.exit(str(error))
     changed = [path for path, text in files.items() if not is_current(path, text)]

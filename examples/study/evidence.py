@@ -17,6 +17,13 @@ from nnunetv2_selfreg.comparison import MEAN, RUN, by_case, compare, run_means
 
 STOCK, PRIMARY = "stock", "selfreg"
 DATASETS = ("hippocampus", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # in this order, others after them
+TITLES = {
+    "hippocampus": "Hippocampus, 2d",
+    "acdc": "ACDC, 2d",
+    "acdc_10": "ACDC, 2d, 10 training patients",
+    "glas224": "GlaS at 224 x 224, 2d",
+    "hippocampus_3d": "Hippocampus, 3d_fullres",
+}
 ARMS = (STOCK, PRIMARY, "scr", "ifd")
 MARGIN = 1.0  # points
 KEY = ["dataset", "arm", *RUN]

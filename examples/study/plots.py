@@ -7,20 +7,13 @@ from math import log10
 from typing import Any
 
 import numpy as np
-from evidence import MARGIN, PRIMARY, STOCK, primary
+from evidence import MARGIN, PRIMARY, STOCK, TITLES, primary
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from nnunetv2_selfreg.benchmarks.plots import BETTER, COLOURS, SAME, WORSE, colours_of, interval, new_plot, numbers, svg
 from nnunetv2_selfreg.comparison import MEAN
 
-TITLES = {
-    "hippocampus": "Hippocampus, 2d",
-    "acdc": "ACDC, 2d",
-    "acdc_10": "ACDC, 2d, 10 training patients",
-    "glas224": "GlaS at 224x224, 2d",
-    "hippocampus_3d": "Hippocampus, 3d_fullres",
-}
 WIDTH = 9  # inches
 
 
@@ -28,6 +21,7 @@ def all_plots(content: Mapping[str, Any]) -> dict[str, str]:
     """Every plot that there are numbers for, as SVG by name; each tells by a digest what it was drawn from."""
     datasets = content["datasets"]
     data = {
+        overview: content["overview"],
         differences: {name: part for name, part in datasets.items() if primary(part)},
         learning_curves: content["learning_curves"],
         lambda_response: {name: part["response"] for name, part in datasets.items() if part["response"]},
@@ -35,9 +29,35 @@ def all_plots(content: Mapping[str, Any]) -> dict[str, str]:
     return {draw.__name__: draw(found, digest(found)) for draw, found in data.items() if found}
 
 
-def digest(data: Mapping[str, Any]) -> str:
+def digest(data: Any) -> str:
     """What an SVG holds of the numbers that it is drawn from."""
     return f"drawn from {sha256(json.dumps(data).encode()).hexdigest()[:16]}"
+
+
+def overview(rows: Sequence[Mapping[str, Any]], description: str) -> str:
+    """SelfReg minus stock in every experiment, beside what stock differs from itself by."""
+    with new_plot(WIDTH, 1.1 + 0.55 * len(rows)) as figure:
+        axis = figure.subplots()
+        axis.axvline(0, color="black", linewidth=0.8)
+        for place, row in enumerate(rows):
+            labels = ["one pair of trainings", "mean, 95 % CI over folds", "stock again minus stock, the same folds"]
+            labels = [None] * 3 if place else labels
+            runs = numbers(row["each_run"])
+            axis.scatter(runs, [place] * len(runs), s=14, color=BETTER, alpha=0.6, linewidths=0, label=labels[0])
+            for noise in row["noise"]:
+                again = numbers(noise["each_run"])
+                axis.scatter(again, [place + 0.25] * len(again), s=16, color=SAME, marker="x", label=labels[2])
+            mean, *ends = numbers([row["difference"], *row["over_folds"].values()])
+            axis.plot(ends, [place - 0.25] * 2, "|-", color="black", linewidth=1.4, markersize=7)
+            axis.plot([mean], [place - 0.25], "D-", color="black", markersize=5, linewidth=1.4, label=labels[1])
+        reported = [(row["reported"], place - 0.25) for place, row in enumerate(rows) if row["reported"] is not None]
+        if reported:
+            axis.scatter(*zip(*reported, strict=True), s=60, color=WORSE, marker="*", label="what the paper reports")
+        axis.set_yticks(range(len(rows)), [row["name"].replace("; ", "\n") for row in rows])
+        axis.set_ylim(len(rows) - 0.4, -0.6)
+        axis.set_xlabel("SelfReg minus stock, mean Dice [points]")
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
+        return svg(figure, description).decode()
 
 
 def differences(datasets: Mapping[str, Any], description: str) -> str:

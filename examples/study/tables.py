@@ -15,29 +15,44 @@ _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTAL
 
 
 def sections(content: Mapping[str, Any]) -> dict[str, str]:
-    """The tables by name: the primary comparisons, every data set, how far trainings came, and what they cost."""
+    """The tables by name.
+
+    Every experiment in a row, the primary comparisons, every data set, how far trainings came, and what they cost.
+    """
     parts = {name: _dataset(part) for name, part in content["datasets"].items()}
     parts |= {"last_epochs": _last_epochs(content["last_epochs"]), "cost": _cost(content["cost"])}
     if any(map(primary, content["datasets"].values())):
         parts = {"summary": _summary(content["datasets"])} | parts
+    if content["overview"]:
+        parts = {"overview": _overview(content["overview"])} | parts
     return {name: f"{text}\n" for name, text in parts.items()}
 
 
 def page(parts: Mapping[str, str]) -> str:
     """`tables.md`."""
-    head = "Rebuilt by `python examples/study/analyse.py`; `documentation/evidence.md` says how to read them."
+    head = (
+        "Rebuilt by `python examples/study/analyse.py`. [How to read them](../README.md#how-to-read-the-tables), and "
+        "[what they say](../../../documentation/evidence.md)."
+    )
     return f"# Tables of the study\n\n{head}\n" + "".join(f"\n## {name}\n\n{text}" for name, text in parts.items())
 
 
-def filled(text: str, parts: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Puts each table between its markers, and empties the markers of what was not run.
+def filled(text: str, parts: Mapping[str, str]) -> str:
+    """Puts a table between each pair of markers, and empties the markers of what was not run."""
+    return _BLOCK.sub(lambda match: match[1] + parts.get(match[2], "") + match[3], text)
 
-    Returns:
-        The text, and the names of the tables that it has no markers for.
-    """
-    names = [match[2] for match in _BLOCK.finditer(text)]
-    homeless = [name for name in parts if name not in names]
-    return _BLOCK.sub(lambda match: match[1] + parts.get(match[2], "") + match[3], text), homeless
+
+def _overview(rows: Iterable[Mapping[str, Any]]) -> str:
+    head = (
+        "experiment, pairs, stock, SelfReg - stock, 95 % CI over folds, over cases, stock again - stock, paper's gain"
+    )
+    shown = []
+    for row in rows:
+        again = ", ".join(plus_minus(noise["mean"], noise["sd"], "+.2f") for noise in row["noise"]) or "-"
+        found = number(row["stock"]), number(row["difference"], "+.2f")
+        ends = (interval(**row[name]) for name in ("over_folds", "over_cases"))
+        shown.append([row["name"], row["runs"], *found, *ends, again, number(row["reported"], "+.2f")])
+    return _table(head, shown)
 
 
 def _summary(datasets: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
 
-from analyse import drawn_from, main, rebuild
+from analyse import PAPER, drawn_from, main, rebuild
 from evidence import KEY, rounded
 from reading import read_datasets, read_table
 
@@ -22,7 +22,7 @@ STUDY = ROOT / "examples" / "study"
 LAMBDAS = {"stock": (0, 0), "selfreg": (0.015, 0.015), "scr": (0.015, 0), "ifd": (0, 0.015)}
 MARKERS = "# Page\n\n" + "\n".join(
     f"<!-- tables.md: {name} -->\n<!-- end -->"
-    for name in ("summary", "hippocampus", "acdc", "acdc_10", "last_epochs", "cost")
+    for name in ("overview", "summary", "hippocampus", "acdc", "acdc_10", "last_epochs", "cost")
 )
 
 
@@ -181,7 +181,9 @@ def test_spread_over_folds_and_repetitions(raw):
     assert primary["over_folds"]["mean"]["mean"] == pytest.approx(1.5)
     assert primary["over_folds"]["mean"]["sd"] == pytest.approx(1 / np.sqrt(2), rel=1e-5)
     assert [run["difference"]["mean"] for run in primary["runs"]] == pytest.approx([1, 0, 3, 2])
-    summary = raw.rebuilt()["tables.md"].split("## ")[1]
+    overview, summary = raw.rebuilt()["tables.md"].split("## ")[1:3]
+    assert "| Hippocampus, 2d | 4 | 76.00 | +1.50 | -4.85 to +7.85 |" in overview
+    assert "| +2.00 ± 2.83 | - |" in overview
     assert "| hippocampus | 4 | 12 | 76.00 | 77.50 | +1.50 |" in summary
     assert "| -4.85 to +7.85 | +1.50 ± 0.71 | +2.00 ± 2.83 |" in summary  # folds 2 and 1, t = 12.706; 4 and 0
     text = raw.rebuilt()["tables.md"]
@@ -206,7 +208,10 @@ def test_runs_that_were_added_later_do_not_enter_the_primary_comparison(raw):
         ("selfreg - stock, all", "exploratory", pytest.approx(-1)),
         ("scr - stock", "exploratory", pytest.approx(5)),
     ]
-    assert "| acdc | 1 | 6 | 70.00 | 72.00 | +2.00 |" in raw.rebuilt()["tables.md"]
+    text = raw.rebuilt()["tables.md"]
+    assert "| acdc | 1 | 6 | 70.00 | 72.00 | +2.00 |" in text
+    assert "| ACDC, 2d | 1 | 70.00 | +2.00 |" in text
+    assert "| ACDC, 2d; with the runs added later | 2 | 70.00 | -1.00 |" in text
 
 
 def test_repetitions_are_compared_on_the_folds_that_all_have(raw):
@@ -242,7 +247,8 @@ def test_one_repetition_and_one_fold(raw):
     files = raw.rebuilt()
     assert "| stock | mean | 1 | 70.00 | - | - |" in files["tables.md"]
     assert json.loads(files["tables.json"])["datasets"]["hippocampus"] == found
-    assert set(files) == {"tables.json", "tables.md", "evidence.md", "differences.svg", "learning_curves.svg"}
+    plots = {"overview.svg", "differences.svg", "learning_curves.svg"}
+    assert set(files) == {"tables.json", "tables.md", "evidence.md", *plots}
 
 
 def test_cost(raw):
@@ -281,6 +287,7 @@ def test_page_is_filled_between_its_markers(raw):
     assert "| selfreg - stock | primary | mean | 1 | +2.00 | +2.00 to +2.00 |" in page
     assert "| selfreg - stock | exploratory | a | 1 | +2.00 |" in page
     assert "<!-- tables.md: acdc -->\n<!-- end -->" in page
+    assert raw.rebuilt("# No place for a table")["evidence.md"] == "# No place for a table"
     assert raw.rebuilt(page)["evidence.md"] == page
 
 
@@ -322,7 +329,7 @@ def test_rebuild_does_not_depend_on_the_process(raw):
     realistic(raw, epochs=3)
     raw.write()
     files = {path: text.encode() for path, text in rebuild(raw.results, raw.documentation).items()}
-    assert len(files) == 6
+    assert len(files) == 7
     command = [sys.executable, STUDY / "analyse.py", "--results", raw.results, "--documentation", raw.documentation]
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT), "MPLBACKEND": "svg"}
     subprocess.run(command, check=True, env=environment, cwd=raw.results)
@@ -358,10 +365,6 @@ def _no_curve(raw):
     raw.curves = [row for row in raw.curves if row["repetition"] == 0]
 
 
-def _no_marker(raw):
-    raw.add("glas224", "stock", 0, 0, six())
-
-
 def _not_a_number(raw):
     raw.scores[0]["dice"] = "good"
 
@@ -379,7 +382,6 @@ def _not_a_number(raw):
         (_no_stock, "scores.csv has no stock arm of acdc"),
         (_not_described, "scores.csv lacks the run dataset hippocampus, arm stock, repetition 0, fold 3"),
         (_no_curve, "curves.csv lacks the run dataset hippocampus, arm stock, repetition 1, fold 0"),
-        (_no_marker, "has no place for glas224; add the lines <!-- tables.md: glas224 -->"),
         (_not_a_number, "scores.csv cannot be read"),
     ],
 )
@@ -412,7 +414,7 @@ def flat(content, place=""):
 
 def test_committed_results_are_what_the_raw_results_give():
     """Numbers as numbers, to the last of the six digits that are kept; tables, which show fewer, as text."""
-    files = rebuild(STUDY / "results", ROOT / "documentation")
+    files = rebuild(STUDY / "results", ROOT / "documentation", PAPER)
     assert {path.suffix for path in files} == {".json", ".md", ".svg"}
     for path, text in files.items():
         if path.suffix == ".json":
@@ -426,20 +428,3 @@ def test_committed_results_are_what_the_raw_results_give():
         else:
             assert drawn_from(text) == drawn_from(path.read_text())
             assert len(drawn_from(text)) == 1
-
-
-def test_the_readme_says_what_the_results_are():
-    lines = (ROOT / "README.md").read_text().splitlines()
-    for part in json.loads((STUDY / "results" / "tables.json").read_text())["datasets"].values():
-        (primary,) = (each for each in part["comparisons"] if each["role"] == "primary")
-        over_cases, over_folds = primary["classes"]["mean"], primary["over_folds"]["mean"]
-        shown = [f"{over_cases['other']:.2f}", f"{over_cases['mean']:+.2f}"]
-        shown.append(f"{over_folds['low']:+.2f} to {over_folds['high']:+.2f}")
-        assert any(" | ".join(shown) in line for line in lines)
-
-
-def test_the_page_shows_what_is_there():
-    page = ROOT / "documentation" / "evidence.md"
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
-    assert "pictures/evidence/lambda_response.svg" in links
-    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []

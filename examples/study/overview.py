@@ -1,0 +1,85 @@
+"""Every experiment as one row: SelfReg minus stock in mean Dice, of the study and of the paper's benchmarks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from evidence import TITLES
+
+from nnunetv2_selfreg.benchmarks.metrics import METRICS
+from nnunetv2_selfreg.benchmarks.results import Section, read_results
+from nnunetv2_selfreg.comparison import MEAN, compare
+
+RULE, METRIC = "published", "dice"
+METHOD, BASELINE = "SelfReg-UNet", "U-Net"  # as the paper's rows are named
+
+
+def of_study(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The registered comparison of each data set, and the one with the runs that were added later."""
+    rows = []
+    for name, part in summaries.items():
+        title = TITLES.get(name, name)
+        for compared in part["comparisons"]:
+            registered = compared["role"] == "primary"
+            if registered or compared["name"].endswith(", all"):
+                label = title if registered else f"{title}; with the runs added later"
+                again = part["noise"] if registered else []
+                over_cases, over_folds = (compared[key][MEAN] for key in ("classes", "over_folds"))
+                runs = [run["difference"][MEAN] for run in compared["runs"]]
+                rows.append(_row(label, over_cases, over_folds, runs) | {"noise": list(map(_noise, again))})
+    return rows
+
+
+def of_paper(folder: Path) -> list[dict[str, Any]]:
+    """Each SelfReg arm of the paper's benchmarks, on the runs that stock has, too.
+
+    Args:
+        folder: What `leaderboard score` wrote to.
+
+    Raises:
+        SelfRegError: The runs cannot be read.
+    """
+    rows = []
+    for section in read_results(folder):
+        if METRIC not in section.definition.metrics[RULE]:
+            continue
+        for pair in section.pairs:
+            mine, other = (arm.of(RULE, METRIC, pair.runs) for arm in (pair.selfreg, pair.stock))
+            found = compare(mine, other, section.definition.classes, METRICS[METRIC].margin)
+            title = TITLES.get(section.benchmark, f"{section.definition.title}, {section.protocol}")
+            arm = [pair.selfreg.trainer] if len(section.pairs) > 1 else []
+            label = "; ".join([title, ", ".join([*arm, "test images", *pair.incomplete])])
+            over_cases, over_folds = found.over_cases.loc[MEAN].to_dict(), found.over_folds.loc[MEAN].to_dict()
+            row = _row(label, over_cases, over_folds, found.by_run[MEAN].tolist())
+            rows.append(row | {"reported": _reported(section)})
+    return rows
+
+
+def _row(
+    name: str, over_cases: Mapping[str, float], over_folds: Mapping[str, float], runs: list[float]
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "runs": len(runs),
+        "cases": int(over_cases["cases"]),
+        "stock": over_cases["other"],
+        "difference": over_cases["mean"],
+        "over_folds": {end: over_folds[end] for end in ("low", "high")},
+        "over_cases": {end: over_cases[end] for end in ("low", "high")},
+        "each_run": runs,
+        "noise": [],
+        "reported": None,
+    }
+
+
+def _noise(compared: Mapping[str, Any]) -> dict[str, Any]:
+    """Stock's second training minus its first, over folds."""
+    spread = compared["over_folds"][MEAN]
+    runs = [run["difference"][MEAN] for run in compared["runs"]]
+    return {"mean": spread["mean"], "sd": spread["sd"], "each_run": runs}
+
+
+def _reported(section: Section) -> float | None:
+    """The paper's own gain on the same test set: its U-Net with SelfReg minus without."""
+    published = {row.method: row.values[MEAN] for row in section.published(RULE, METRIC)}
+    return published[METHOD] - published[BASELINE] if {METHOD, BASELINE} <= set(published) else None

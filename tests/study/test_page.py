@@ -1,0 +1,139 @@
+"""The page of evidence: short, and every number and sentence of it what the committed raw results say."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
+
+from analyse import PAPER
+from overview import of_paper
+
+from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "examples" / "study"
+PAGE = ROOT / "documentation" / "evidence.md"
+
+
+def test_the_readme_says_what_the_results_are():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for part in json.loads((STUDY / "results" / "tables.json").read_text())["datasets"].values():
+        (primary,) = (each for each in part["comparisons"] if each["role"] == "primary")
+        over_cases, over_folds = primary["classes"]["mean"], primary["over_folds"]["mean"]
+        shown = [f"{over_cases['other']:.2f}", f"{over_cases['mean']:+.2f}"]
+        shown.append(f"{over_folds['low']:+.2f} to {over_folds['high']:+.2f}")
+        assert any(" | ".join(shown) in line for line in lines)
+
+
+def scores_of_paper():
+    """Dice in points by fold (rows), picture and arm, straight from the committed files."""
+    table = pd.concat(pd.read_csv(path) for path in PAPER.glob("glas224__*.csv"))
+    table = table[(table["rule"] == "published") & (table["metric"] == "dice")]
+    arm = table["trainer"].str.contains("SelfReg").map({True: "selfreg", False: "stock"})
+    return 100 * table.assign(arm=arm).pivot(index="fold", columns=["arm", "case"], values="value").dropna()
+
+
+def test_the_papers_benchmarks_stand_beside_the_study():
+    (row,) = (row for row in of_paper(PAPER) if row["name"].startswith("GlaS"))
+    scores = scores_of_paper()
+    each = (scores["selfreg"] - scores["stock"]).mean(axis=1)
+    assert row["runs"] == len(each)
+    assert sorted(row["each_run"]) == pytest.approx(sorted(each))
+    assert row["cases"] == scores["stock"].shape[1] == 80
+    assert row["stock"] == pytest.approx(scores["stock"].to_numpy().mean())
+    assert row["difference"] == pytest.approx(each.mean())
+    quantile = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[len(each)]  # Student's t
+    half = quantile * each.std(ddof=1) / len(each) ** 0.5
+    assert row["over_folds"] == pytest.approx({"low": each.mean() - half, "high": each.mean() + half}, rel=1e-3)
+    assert row["reported"] == pytest.approx(90.93 - 85.45)  # arXiv 2406.14896, table of GlaS
+
+
+def test_the_page_is_short():
+    assert len(PAGE.read_text().splitlines()) <= 150
+
+
+def said():
+    """The page's sentences that depend on a number, and whether they are so."""
+    content = json.loads((STUDY / "results" / "tables.json").read_text())
+    rows = {row["name"]: row for row in content["overview"]}
+    hippocampus, acdc, acdc_both, acdc_10 = (
+        rows[name]
+        for name in (
+            "Hippocampus, 2d",
+            "ACDC, 2d",
+            "ACDC, 2d; with the runs added later",
+            "ACDC, 2d, 10 training patients",
+        )
+    )
+    (glas,) = (row for name, row in rows.items() if name.startswith("GlaS"))
+    glas_ends = [abs(glas[interval][end]) for interval in ("over_folds", "over_cases") for end in ("low", "high")]
+    baseline = next(row.values["mean"] for row in PROTOCOLS["glas224"].published if row.method == "U-Net")
+    over_cases = [row["over_cases"] for row in rows.values()]
+    lower = sum(interval["high"] < 0 for interval in over_cases)
+    again = {
+        name: next(found for found in content["datasets"][name]["comparisons"] if found["role"] == "replication")
+        for name in ("acdc", "acdc_10")
+    }
+    again = {name: found["over_folds"]["mean"]["mean"] for name, found in again.items()}
+    response = content["datasets"]["hippocampus"]["response"]["arms"]
+    weights = {arm: (found["lambda_scr"], found["lambda_ifd"]) for arm, found in response.items()}
+    *other_folds, highest = sorted(acdc["each_run"])
+    return {
+        "It holds 0 in every row": all(
+            row["over_folds"]["low"] < 0 < row["over_folds"]["high"] for row in rows.values()
+        ),
+        f"leaves 0 out in {('no', 'one', 'two', 'three')[lower]} rows": all(found["low"] < 0 for found in over_cases),
+        "Ten pairs of trainings": hippocampus["runs"] == 10,
+        f"more than {max(map(abs, hippocampus['over_folds'].values())):.1f} points": True,
+        "Few pairs, but they agree": glas["runs"] <= 5 and max(map(abs, glas["each_run"])) < 1,
+        "far from that gain": max(glas_ends) < glas["reported"] / 4,
+        f"{glas['stock'] - baseline:.0f} points above the U-Net": True,
+        f"differ by up to {max(map(abs, acdc['noise'][0]['each_run'])):.0f} points in a fold": True,
+        "On ACDC it has the opposite sign": again["acdc"] < 0 < acdc["difference"],
+        "because of one poor training of stock": np.mean(other_folds) < 0 < highest,
+        "slightly lower with SelfReg": -2 < acdc_both["difference"] < 0,
+        "Both repetitions average about 2 points less": {round(acdc_10["difference"]), round(again["acdc_10"])} == {-2},
+        f"falls by {-response['selfreg_1.0']['mean']:.0f} points": True,
+        "1 in place of 0.015": (weights["selfreg_1.0"], weights["selfreg"]) == ((1, 1), (0.015, 0.015)),
+        "weights of 0.1 and 1": weights["selfreg_0.1"] == (0.1, 0.1),
+        "2500 steps": {tuple(row["iterations"]) for row in content["cost"]} == {(2500,)},
+        f"{sum(row['runs'] for row in content['cost'])} trainings": True,
+    }
+
+
+@pytest.mark.parametrize("sentence", said())
+def test_the_page_says_what_the_numbers_say(sentence):
+    assert sentence in " ".join(PAGE.read_text().split())
+    assert said()[sentence]
+
+
+def test_no_other_number_stands_in_the_page():
+    """A number with a fraction outside of the tables is in one of the sentences that are checked."""
+    prose = re.sub(r"<!-- tables.*?<!-- end -->", "", PAGE.read_text(), flags=re.DOTALL)
+    numbers = set(re.findall(r"\d+\.\d+", prose))
+    assert numbers <= set(re.findall(r"\d+\.\d+", " ".join(said())))
+
+
+@pytest.mark.parametrize("page", [PAGE, STUDY / "README.md", STUDY / "results" / "tables.md"])
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    for link in (link for link in links if not link.startswith("http")):
+        name, _, heading = link.partition("#")
+        there = page.parent / name if name else page
+        assert there.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], link
+
+
+def test_every_plot_is_shown():
+    shown = PAGE.read_text() + (STUDY / "README.md").read_text()
+    plots = list((PAGE.parent / "pictures" / "evidence").iterdir())
+    assert len(plots) == 4
+    assert [plot.name for plot in plots if f"pictures/evidence/{plot.name})" not in shown] == []
