@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROCESSES := -n auto --no-loadscope-reorder
 
-.PHONY: setup demo test test-all test-plain-processor lint format test-oldest test-newest clean
+.PHONY: setup demo test test-all test-compiled test-plain-processor lint format test-oldest test-newest clean
 
 setup: $(VENV)/installed
 
@@ -20,6 +20,10 @@ test: setup ## an answer within six minutes on two cores
 
 test-all: setup ## with the slow rows of documentation/compatibility.md
 	$(BIN)/pytest $(PROCESSES)
+
+test-compiled: setup ## the slow tests of torch.compile
+	$(BIN)/pytest $(PROCESSES) -m slow tests/test_compile.py tests/test_layouts.py tests/test_expectation.py \
+	    tests/nnunet/test_compiled.py
 
 # numpy's and torch's sums differ in the last digits from processor to processor: no test may depend on them.
 # Left out are trainings, and compiling: torch 2.13 writes vector code that such a processor's compiler refuses.

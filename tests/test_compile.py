@@ -49,13 +49,16 @@ def assert_same(found, expected, relative=1e-3):
         torch.testing.assert_close(gradient, wanted, rtol=relative, atol=1e-4)
 
 
-@pytest.mark.parametrize(("taps", "backend"), [("stages", "inductor"), ("first_and_last", "aot_eager")])
+@pytest.mark.parametrize(
+    ("taps", "backend"), [("stages", "inductor"), pytest.param("first_and_last", "aot_eager", marks=pytest.mark.slow)]
+)
 def test_compiled_step_is_the_eager_step(taps, backend):
     eager, compiled = Training(False, taps=taps), Training(backend=backend, terms_compiled=True, taps=taps)
     assert_same(compiled.step(), eager.step())
     assert compiled.criterion.take_means() == pytest.approx(eager.criterion.take_means(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_terms_of_half_precision_maps_are_the_eager_ones():
     """The network is eager here, so both see the same rounded maps."""
     eager, compiled = Training(False), Training(False, terms_compiled=True)

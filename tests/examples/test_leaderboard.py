@@ -51,8 +51,10 @@ def archives(tmp_path: Path) -> Path:
     ("settings", "message"),
     [
         ([], "no archive is given: --config acdc=ACDC.zip"),
-        (["smoke=false"], "no archive is given: --config acdc=ACDC.zip"),
-        (["only=[acdc]", "glas=GlaS.zip"], "no archive is given: --config acdc=ACDC.zip"),
+        pytest.param(["smoke=false"], "no archive is given: --config acdc=ACDC.zip", marks=pytest.mark.slow),
+        pytest.param(
+            ["only=[acdc]", "glas=GlaS.zip"], "no archive is given: --config acdc=ACDC.zip", marks=pytest.mark.slow
+        ),
         (
             ["only=[acdcc]", "acdc=ACDC.zip", "edit_plans=mine.py", "trainers=[nnUNetTrainer,nnUNetTrainerSelfRegg]"],
             "only: acdcc is unknown; known: acdc, synapse, glas, glas224,.*\n"

@@ -51,7 +51,14 @@ def check(kind: str, source: Path, raw: Path, said: str, case: str, part: str) -
             "patient071_frame01",
             "train",
         ),
-        ("acdc", "patient002_frame10.nii.gz", "1 missing: patient002_frame10.nii.gz", "patient002_frame10", "test"),
+        pytest.param(
+            "acdc",
+            "patient002_frame10.nii.gz",
+            "1 missing: patient002_frame10.nii.gz",
+            "patient002_frame10",
+            "test",
+            marks=pytest.mark.slow,
+        ),
         ("synapse", "label0040.nii.gz", "1 missing: label0040.nii.gz", "img0040", "train"),
         ("synapse", "img0001.nii.gz", "1 missing: img0001.nii.gz", "img0001", "test"),
         ("glas", "testB_20_anno.bmp", "1 missing: testB_20_anno.bmp", "testB_20", "test"),
@@ -70,6 +77,7 @@ def test_a_missing_patient(copy_of, raw):
     check("acdc", source, raw, "1 missing: patient095;", "patient095", "test")
 
 
+@pytest.mark.slow
 def test_a_missing_info(copy_of, raw):
     source = copy_of("acdc")
     one(source, "patient004").joinpath("Info.cfg").unlink()
@@ -77,7 +85,16 @@ def test_a_missing_info(copy_of, raw):
     assert not list(raw.rglob("patient004*"))
 
 
-@pytest.mark.parametrize("content", [b"ED: 1\nGroup: DCM\n", b"ED: 1\nED: 12\n", b"ED: 1\nES: 1", b"ED: 1\nES: 12x\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"ED: 1\nES: 12x\n",
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (b"ED: 1\nGroup: DCM\n", b"ED: 1\nED: 12\n", b"ED: 1\nES: 1")
+        ),
+    ],
+)
 def test_an_info_that_does_not_name_both_frames(content, copy_of, raw):
     source = copy_of("acdc")
     replace(one(source, "patient004") / "Info.cfg", content)
@@ -126,7 +143,7 @@ def test_a_positive_without_mask_is_no_negative(copy_of, raw):
     ("kind", "pattern", "copy"),
     [
         ("glas", "train_85.bmp", "train_86.bmp"),
-        ("acdc", "patient001_frame01_gt.nii.gz", "patient001_frame02_gt.nii.gz"),
+        pytest.param("acdc", "patient001_frame01_gt.nii.gz", "patient001_frame02_gt.nii.gz", marks=pytest.mark.slow),
     ],
 )
 def test_an_extra_file(kind, pattern, copy, copy_of, raw):
