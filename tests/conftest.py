@@ -12,6 +12,7 @@ for _name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
     os.mkdir(os.environ[_name])
 os.environ.pop("nnUNet_extTrainer", None)
 os.environ["nnUNet_def_n_proc"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite's processes share the cores
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait are ten times slower beside other work
 
 

@@ -245,7 +245,7 @@ def test_nothing_is_retained_over_many_steps():
     memory = psutil.Process().memory_info().rss
     for _ in range(100):
         step()
-    assert live_tensors() == tensors
+    assert live_tensors() <= tensors  # what earlier tests left may go meanwhile
     # one step's graph holds more than 0.3 MB, so 100 kept steps would take 30
     assert psutil.Process().memory_info().rss - memory < 10e6
 
