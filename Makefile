@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROCESSES := -n auto --no-loadscope-reorder
 
-.PHONY: setup demo test test-all test-compiled test-plain-processor lint format test-oldest test-newest clean
+.PHONY: setup demo test test-longer test-all test-plain-processor lint format test-oldest test-newest clean
 
 setup: $(VENV)/installed
 
@@ -16,20 +16,19 @@ demo: setup ## a guided first run on synthetic cardiac data, under ./selfreg_dem
 	$(BIN)/nnUNetv2_selfreg demo
 
 test: setup ## an answer within six minutes on two cores
-	$(BIN)/pytest $(PROCESSES) -m "not slow"
+	$(BIN)/pytest $(PROCESSES) -m "not slow and not longer"
+
+test-longer: setup ## what make test leaves out and CI runs: kinds of data sets and networks, compiling, the workflows
+	$(BIN)/pytest $(PROCESSES) -m "longer and not slow"
 
 test-all: setup ## with the slow rows of documentation/compatibility.md
 	$(BIN)/pytest $(PROCESSES)
-
-test-compiled: setup ## the slow tests of torch.compile
-	$(BIN)/pytest $(PROCESSES) -m slow tests/test_compile.py tests/test_layouts.py tests/test_expectation.py \
-	    tests/nnunet/test_compiled.py
 
 # numpy's and torch's sums differ in the last digits from processor to processor: no test may depend on them.
 # Left out are trainings, and compiling: torch 2.13 writes vector code that such a processor's compiler refuses.
 test-plain-processor: setup ## what needs no training, with the processor's newer instructions switched off
 	NPY_DISABLE_CPU_FEATURES="$$($(BIN)/python -c 'from numpy._core._multiarray_umath import __cpu_dispatch__; print(*__cpu_dispatch__)')" \
-	    ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=Prescott $(BIN)/pytest $(PROCESSES) -m "not slow" \
+	    ATEN_CPU_CAPABILITY=default OPENBLAS_CORETYPE=Prescott $(BIN)/pytest $(PROCESSES) -m "not slow and not longer" \
 	    --ignore tests/nnunet --ignore tests/test_compile.py -k "not inductor"
 
 lint: setup

@@ -50,7 +50,7 @@ def assert_same(found, expected, relative=1e-3):
 
 
 @pytest.mark.parametrize(
-    ("taps", "backend"), [("stages", "inductor"), pytest.param("first_and_last", "aot_eager", marks=pytest.mark.slow)]
+    ("taps", "backend"), [("stages", "inductor"), pytest.param("first_and_last", "aot_eager", marks=pytest.mark.longer)]
 )
 def test_compiled_step_is_the_eager_step(taps, backend):
     eager, compiled = Training(False, taps=taps), Training(backend=backend, terms_compiled=True, taps=taps)
@@ -58,7 +58,7 @@ def test_compiled_step_is_the_eager_step(taps, backend):
     assert compiled.criterion.take_means() == pytest.approx(eager.criterion.take_means(), rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.longer
 def test_compiled_terms_of_half_precision_maps_are_the_eager_ones():
     """The network is eager here, so both see the same rounded maps."""
     eager, compiled = Training(False), Training(False, terms_compiled=True)
@@ -85,6 +85,7 @@ def test_each_gradient_is_added_where_the_backward_pass_is():
     assert re.fullmatch(r"c+ac+ac+ac+", happened), happened
 
 
+@pytest.mark.longer
 def test_a_graph_is_not_taken_for_a_network_with_other_hooks():
     """In one process, without a reset between: stock, SelfReg, stock again, and SelfReg with other taps."""
     images = batch()[0]

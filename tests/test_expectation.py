@@ -97,7 +97,7 @@ def test_nothing_is_drawn():
     assert values[0] == values[1]
 
 
-@pytest.mark.slow
+@pytest.mark.longer
 def test_a_compiled_step_is_the_eager_step():
     given = {"scr_channels": "expected", "lambda_scr": 0.5}
     eager, compiled = Training(False, **given), Training(backend="inductor", terms_compiled=True, **given)

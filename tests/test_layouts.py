@@ -88,7 +88,7 @@ def criterion_for(network, taps, compiled=False):
     return SelfRegCriterion(nn.MSELoss(), taps, settings, torch.device("cpu"), compiled=compiled)
 
 
-@pytest.mark.parametrize("backend", [None, "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", [None, "aot_eager", pytest.param("inductor", marks=pytest.mark.longer)])
 def test_gradients_are_those_of_maps_that_are_written_out(backend):
     network, explicit = Transformer(), Transformer()
     explicit.tokens, explicit.merge = AsMaps(explicit.tokens, (4, 10)), AsMaps(explicit.merge, (2, 5))

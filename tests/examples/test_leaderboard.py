@@ -47,14 +47,13 @@ def archives(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ([], "no archive is given: --config acdc=ACDC.zip"),
-        pytest.param(["smoke=false"], "no archive is given: --config acdc=ACDC.zip", marks=pytest.mark.slow),
-        pytest.param(
-            ["only=[acdc]", "glas=GlaS.zip"], "no archive is given: --config acdc=ACDC.zip", marks=pytest.mark.slow
-        ),
+        (["smoke=false"], "no archive is given: --config acdc=ACDC.zip"),
+        (["only=[acdc]", "glas=GlaS.zip"], "no archive is given: --config acdc=ACDC.zip"),
         (
             ["only=[acdcc]", "acdc=ACDC.zip", "edit_plans=mine.py", "trainers=[nnUNetTrainer,nnUNetTrainerSelfRegg]"],
             "only: acdcc is unknown; known: acdc, synapse, glas, glas224,.*\n"
@@ -99,6 +98,7 @@ def test_every_file_of_settings_fits_the_schema() -> None:
         assert yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text()).keys() <= config.keys()
 
 
+@pytest.mark.longer
 def test_single_words_stand_for_lists(archives: Path) -> None:
     settings = ["acdc=ACDC.zip", "glas=GlaS.zip", "only=glas224", "folds=0", "trainers=nnUNetTrainer", "smoke=false"]
     code, output = dry_run(archives, "--config", *settings, "allow_incomplete=false", "-p")
@@ -110,6 +110,7 @@ def test_single_words_stand_for_lists(archives: Path) -> None:
     assert "--size 224  --overwrite" in output
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(
     ("settings", "data_sets", "scores"),
     [
@@ -132,6 +133,7 @@ def test_the_paper_s_benchmarks(archives: Path, settings: list[str], data_sets: 
     assert set(re.findall(r"Dataset\d{3}_\w+(?=/dataset.json)", output)) == set(data_sets)
 
 
+@pytest.mark.longer
 def test_on_slurm_trainings_and_predictions_ask_for_a_gpu(archives: Path) -> None:
     profile = ["--profile", str(EXAMPLE / "profiles/slurm")]
     code, output = dry_run(archives, *profile, "--config", "acdc=ACDC.zip", "glas=GlaS.zip")

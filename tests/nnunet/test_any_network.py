@@ -135,6 +135,7 @@ SEGRESNET = {
 }
 
 
+@pytest.mark.longer
 def test_a_network_that_is_not_known_is_chosen_from_the_list_of_its_modules_and_trains(dataset, tmp_path, capsys):
     plans = small_segresnet(dataset, "SegResNet")
     listing = f"-d {dataset.number} -p {plans} -c 2d -tr {TRAINER} --list-modules".split()
@@ -162,6 +163,7 @@ def test_a_network_that_is_not_known_is_chosen_from_the_list_of_its_modules_and_
     ]
 
 
+@pytest.mark.longer
 def test_a_module_that_is_written_over_is_refused_before_the_training(dataset, tmp_path):
     plans = small_segresnet(dataset, "SegResNetWrong", **(SEGRESNET | {"teacher": "conv_final.0"}))
     with pytest.raises(SelfRegError, match=r"^SelfReg: a later layer writes into the output of conv_final\.0; name "):
@@ -174,6 +176,7 @@ def test_deep_supervision_of_a_network_with_one_output_is_refused_in_plain_words
         build_trainer(tmp_path, dataset.raw.name, "2d", "nnUNetTrainerSelfReg", plans).initialize()
 
 
+@pytest.mark.longer
 def test_a_trainer_that_builds_its_own_network(dataset, tmp_path, monkeypatch):
     """As nnU-Net's documentation has it, in a folder of nnUNet_extTrainer; SelfReg by its name alone."""
     monkeypatch.setenv("nnUNet_extTrainer", str(EXAMPLE / "trainers"))

@@ -8,6 +8,7 @@ from trainings import build_trainer
 from nnunetv2_selfreg.cli import main
 
 
+@pytest.mark.longer
 def test_stock_and_selfreg_are_compared_by_what_their_validation_left(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     dice = []

@@ -25,7 +25,7 @@ def compile_on_cpu(monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
 
 
-@pytest.mark.slow
+@pytest.mark.longer
 def test_each_training_runs_with_its_own_hooks(dataset, tmp_path, compile_on_cpu):
     trainers = ["nnUNetTrainer", "nnUNetTrainerSelfReg", AllWeightsAreLarge, "nnUNetTrainer", "nnUNetTrainerSelfReg"]
     shares = []

@@ -24,6 +24,7 @@ def test_2d_and_3d(configuration, dimensions, dataset, tmp_path):
     assert len(trainer.configuration_manager.patch_size) == dimensions
 
 
+@pytest.mark.longer
 def test_low_resolution(dataset, tmp_path):
     trainer = short_training(tmp_path, dataset.raw.name, "3d_lowres", cascade_plans(dataset))
     full = trainer.plans_manager.get_configuration("3d_fullres")
@@ -32,6 +33,7 @@ def test_low_resolution(dataset, tmp_path):
     assert trainer.preprocessed_dataset_folder.endswith("Cascade_3d_lowres")
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize(("trainer_name", "dummy"), [("", True), ("_noDummy2DDA", False)])
 def test_anisotropic_patches_and_strides(trainer_name, dummy, anisotropic, tmp_path):
     trainer = short_training(tmp_path, anisotropic, "3d_fullres", "Narrow", f"nnUNetTrainerSelfReg{trainer_name}")

@@ -46,6 +46,7 @@ def assert_ignored(trainer, batch, ignored: list[torch.Tensor]) -> None:
     assert (loss_changed_at([~mask for mask in ignored]) - loss).abs() > 1e-3
 
 
+@pytest.mark.longer
 def test_regions_of_two_channels(labelled, tmp_path):
     trainer = short_training(tmp_path, labelled["regions"], "2d", "Narrow")
     batch = next(trainer.dataloader_train)
@@ -55,6 +56,7 @@ def test_regions_of_two_channels(labelled, tmp_path):
     assert trainer.network(batch["data"])[0].shape[1] == 3
 
 
+@pytest.mark.longer
 def test_ignore_label(labelled, tmp_path):
     trainer = short_training(tmp_path, labelled["ignore"], "2d", "Narrow")
     batch = next(trainer.dataloader_train)
@@ -63,6 +65,7 @@ def test_ignore_label(labelled, tmp_path):
     assert_ignored(trainer, batch, [target == IGNORED for target in batch["target"]])
 
 
+@pytest.mark.longer
 def test_regions_with_ignore_label(labelled, tmp_path):
     trainer = short_training(tmp_path, labelled["both"], "2d", "Narrow")
     batch = next(trainer.dataloader_train)

@@ -8,6 +8,7 @@ from dynamic_network_architectures.building_blocks.residual import StackedResidu
 from trainings import edit_plans, short_training
 
 
+@pytest.mark.longer
 @pytest.mark.parametrize("size", ["M", "L", "XL"])
 def test_residual_encoder_planners(size, dataset, tmp_path):
     """As planned, but for the batch size; the data are the default planner's, as nnU-Net shares them."""

@@ -9,6 +9,7 @@ from trainings import build_trainer, logged
 FILE = Path(__file__).parents[2] / "examples" / "study" / "trainers" / "nnUNetTrainerRamped.py"
 
 
+@pytest.mark.longer
 def test_weights_rise_and_stay(dataset, tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location(FILE.stem, FILE)
     module = importlib.util.module_from_spec(spec)

@@ -135,6 +135,7 @@ def test_clusters_are_resampled_whole(raw):
     assert (difference["low"], difference["mean"], difference["high"]) == pytest.approx((1, 2, 3))
 
 
+@pytest.mark.longer
 def test_fewer_folds_in_an_arm(raw):
     """Arms are compared on the runs that both have: stock's other fold and repetition count in its own row alone."""
     far = {f"d{number}": {"a": 0.1, "b": 0.1} for number in range(6)}
@@ -162,6 +163,7 @@ def test_fewer_folds_in_an_arm(raw):
     assert [about["each_run"] for about in response["arms"].values()] == [[2], [1], [-3]]
 
 
+@pytest.mark.longer
 def test_spread_over_folds_and_repetitions(raw):
     """Means of the runs: fold 0 70 and 74, fold 1 80 and 80; SelfReg 1 and 3 points above, then 0 and 2."""
     for repetition, starts in enumerate([(0.8, 0.9), (0.84, 0.9)]):
@@ -325,6 +327,7 @@ def test_a_plot_tells_what_it_was_drawn_from(raw):
         main([*folders, "--check"])
 
 
+@pytest.mark.longer
 def test_rebuild_does_not_depend_on_the_process(raw):
     realistic(raw, epochs=3)
     raw.write()

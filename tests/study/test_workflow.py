@@ -10,6 +10,7 @@ import yaml
 STUDY = Path(__file__).parents[2] / "examples" / "study"
 
 
+@pytest.mark.longer
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
 @pytest.mark.parametrize("study", ["config.yaml", "full.yaml", "screen.yaml"])
 def test_every_run_is_trained_once(study, tmp_path):
@@ -26,6 +27,7 @@ def test_every_run_is_trained_once(study, tmp_path):
     assert int(counts["preprocess"]) == len(content["data"])
 
 
+@pytest.mark.longer
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
 @pytest.mark.parametrize(
     ("change", "settings", "expected"),

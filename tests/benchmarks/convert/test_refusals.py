@@ -57,7 +57,7 @@ def check(kind: str, source: Path, raw: Path, said: str, case: str, part: str) -
             "1 missing: patient002_frame10.nii.gz",
             "patient002_frame10",
             "test",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.longer,
         ),
         ("synapse", "label0040.nii.gz", "1 missing: label0040.nii.gz", "img0040", "train"),
         ("synapse", "img0001.nii.gz", "1 missing: img0001.nii.gz", "img0001", "test"),
@@ -77,7 +77,7 @@ def test_a_missing_patient(copy_of, raw):
     check("acdc", source, raw, "1 missing: patient095;", "patient095", "test")
 
 
-@pytest.mark.slow
+@pytest.mark.longer
 def test_a_missing_info(copy_of, raw):
     source = copy_of("acdc")
     one(source, "patient004").joinpath("Info.cfg").unlink()
@@ -90,7 +90,7 @@ def test_a_missing_info(copy_of, raw):
     [
         b"ED: 1\nES: 12x\n",
         *(
-            pytest.param(each, marks=pytest.mark.slow)
+            pytest.param(each, marks=pytest.mark.longer)
             for each in (b"ED: 1\nGroup: DCM\n", b"ED: 1\nED: 12\n", b"ED: 1\nES: 1")
         ),
     ],
@@ -143,7 +143,7 @@ def test_a_positive_without_mask_is_no_negative(copy_of, raw):
     ("kind", "pattern", "copy"),
     [
         ("glas", "train_85.bmp", "train_86.bmp"),
-        pytest.param("acdc", "patient001_frame01_gt.nii.gz", "patient001_frame02_gt.nii.gz", marks=pytest.mark.slow),
+        pytest.param("acdc", "patient001_frame01_gt.nii.gz", "patient001_frame02_gt.nii.gz", marks=pytest.mark.longer),
     ],
 )
 def test_an_extra_file(kind, pattern, copy, copy_of, raw):
