@@ -15,7 +15,7 @@ $(VENV)/installed: pyproject.toml constraints.txt $(wildcard trainers/*.py)
 demo: setup ## a guided first run on synthetic cardiac data, under ./selfreg_demo
 	$(BIN)/nnUNetv2_selfreg demo
 
-test: setup ## an answer within some ten minutes on two cores
+test: setup ## an answer within six minutes on two cores
 	$(BIN)/pytest $(PROCESSES) -m "not slow and not longer"
 
 test-longer: setup ## what make test leaves out and CI runs: kinds of data sets and networks, compiling, the workflows

@@ -50,7 +50,7 @@ def assert_same(found, expected, relative=1e-3):
 
 
 @pytest.mark.parametrize(
-    ("taps", "backend"), [("stages", "inductor"), pytest.param("first_and_last", "aot_eager", marks=pytest.mark.longer)]
+    ("taps", "backend"), [pytest.param("stages", "inductor", marks=pytest.mark.longer), ("first_and_last", "aot_eager")]
 )
 def test_compiled_step_is_the_eager_step(taps, backend):
     eager, compiled = Training(False, taps=taps), Training(backend=backend, terms_compiled=True, taps=taps)
@@ -72,6 +72,7 @@ def test_hooks_do_not_break_the_graph():
     assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
+@pytest.mark.longer
 def test_each_gradient_is_added_where_the_backward_pass_is():
     """Between the layers around its map; at the start of the pass it would add to the peak of memory."""
     training = Training(backend="inductor")

@@ -43,6 +43,7 @@ def assert_conclusion_fits(done: "subprocess.CompletedProcess[str]") -> None:
     assert done.returncode == (1 if problems else 0)
 
 
+@pytest.mark.longer
 def test_this_installation(tmp_path: Path) -> None:
     for name in FOLDERS:
         (tmp_path / name).mkdir()
@@ -259,6 +260,7 @@ def look_for_trainers(checkout: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.longer
 def test_trainers_in_nnunets_folder(checkout: Path, ext_folder: Path) -> None:
     folder = checkout / "training" / "nnUNetTrainer"
     shutil.copy(TRAINER_FILE, folder)
@@ -266,6 +268,7 @@ def test_trainers_in_nnunets_folder(checkout: Path, ext_folder: Path) -> None:
     assert re.fullmatch(rf"ok +trainers +nnUNetTrainerSelfReg is found in nnU-Net's own folder, {folder}\n", found)
 
 
+@pytest.mark.longer
 @reads_ext_trainer
 def test_trainers_through_ext_trainer(checkout: Path, ext_folder: Path) -> None:
     found = look_for_trainers(checkout, nnUNet_extTrainer=f"/not/there{os.pathsep}{ext_folder}")

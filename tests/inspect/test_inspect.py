@@ -282,6 +282,7 @@ def test_chance_is_the_class_s_share_of_the_patches_that_show_most_of_it(flat_re
     assert value(model, "class_area", "input", "LV")["by_case"]["case2"] == pytest.approx(np.mean(areas[-3:]))
 
 
+@pytest.mark.longer
 def test_a_model_differs_from_itself_by_nothing(flat, tmp_path):
     content = inspect(flat, tmp_path / "out", "--compare", flat.folder, "--cases", "1")
     assert content["cases"] == ["case0"]

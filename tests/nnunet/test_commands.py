@@ -29,7 +29,10 @@ class Training:
         return torch.load(self.folder / "fold_0" / "checkpoint_final.pth", weights_only=False)
 
 
-@pytest.fixture(scope="session", params=["2d", pytest.param("3d_fullres", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param("2d", marks=pytest.mark.longer), pytest.param("3d_fullres", marks=pytest.mark.slow)],
+)
 def training(request, dataset) -> Training:
     """2d with the paper's weights, 3d_fullres with plans that our own command wrote."""
     configuration, plans = request.param, "Small"

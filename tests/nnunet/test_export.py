@@ -59,6 +59,7 @@ def test_the_export_is_a_stock_model_with_its_origin(model, tmp_path):
     assert len(origin["folds"]["fold_1"]["scr"]) == 1
 
 
+@pytest.mark.longer
 def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_path, capsys):
     export.main([str(model), str(tmp_path / "model"), "--zip", "--without-optimizer", "-f", "0"])
     assert f"wrote {tmp_path / 'model.zip'}" in capsys.readouterr().out

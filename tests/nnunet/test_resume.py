@@ -62,6 +62,7 @@ def test_an_old_checkpoint_without_the_terms_still_loads(trainer, tmp_path, monk
         }
 
 
+@pytest.mark.longer
 def test_wrong_settings_end_before_the_training_starts(dataset):
     plans = json.loads((dataset.preprocessed / "Small.json").read_text())
     plans["plans_name"] = "Wrong"
