@@ -202,9 +202,10 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
         parts = name.split("_")
         for count in range(len(parts) - 1, 0, -1):
             mixin = find_written_trainer("_".join(parts[:count]))
-            if mixin is not None and issubclass(mixin, nnUNetTrainerSelfReg):
-                stock = find_nnunet_trainer("_".join([STOCK, *parts[count:]]))
-                return _composed(name, mixin, stock) if stock else None
+            if mixin is None or not issubclass(mixin, nnUNetTrainerSelfReg):
+                continue
+            if stock := find_nnunet_trainer("_".join([STOCK, *parts[count:]])):
+                return _composed(name, mixin, stock)
         stock = find_nnunet_trainer(STOCK + name.removeprefix(root))
         return _composed(name, globals()[root], stock) if stock else None
     finally:

@@ -44,7 +44,11 @@ def mine(student, teacher):
 
 
 class nnUNetTrainerSelfRegMine(nnUNetTrainerSelfReg):
-    terms = (own_term("mine", mine, weight=1.0, average="parts", title="My term"), own_term("redundancy", mine, 0.1))
+    terms = (
+        own_term("mine", mine, weight=1.0, average="parts", title="My term"),
+        own_term("redundancy", mine, 0.1),
+        own_term("area", lambda student, teacher, labels: student.mean(), 0.1, reads_labels=True),
+    )
 """
 STAGES = ["encoder.stages.0", "encoder.stages.1", "encoder.stages.2", "decoder.stages.0", "decoder.stages.1"]
 
@@ -458,6 +462,7 @@ def test_a_term_of_one_s_own_is_measured_like_the_built_in_ones(flat, tmp_path, 
     content, page = measure(flat, "--compare", folder, "--cases", "1")
     stock, model = content["models"]
     assert model["logging"]["mine"] == [2, 1]
+    assert "area" not in {each["measure"] for each in model["values"]}  # it reads labels
     maps = maps_of(flat, "case0")
     for name in STAGES[:-1]:
         expected = [
