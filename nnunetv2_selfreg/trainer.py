@@ -198,6 +198,8 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
         written: type[nnUNetTrainerSelfReg] | None = find_written_trainer(name)
         if written is not None:
             return written
+        if stock := find_written_trainer(STOCK + name.removeprefix(root)):
+            return _composed(name, globals()[root], stock)
         # nnUNetTrainerSelfRegMine_5epochs is somebody's nnUNetTrainerSelfRegMine with nnUNetTrainer_5epochs
         parts = name.split("_")
         for count in range(len(parts) - 1, 0, -1):

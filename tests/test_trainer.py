@@ -143,6 +143,7 @@ from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerCELoss import nn
 from nnunetv2_selfreg.trainer import nnUNetTrainerSelfReg, nnUNetTrainerSelfReg_10epochs
 
 class nnUNetTrainerTheirs(nnUNetTrainerCELoss): pass
+class nnUNetTrainerTheirs_4steps(nnUNetTrainerTheirs): pass
 class nnUNetTrainerMine(nnUNetTrainerSelfReg, nnUNetTrainerTheirs): pass
 class nnUNetTrainerSelfRegMine(nnUNetTrainerSelfReg): pass
 class nnUNetTrainerSelfRegLong_10epochs(nnUNetTrainerSelfReg_10epochs): pass
@@ -166,6 +167,7 @@ def external(tmp_path, monkeypatch):
         ("nnUNetTrainerSelfRegLong_10epochs", "nnUNetTrainer_10epochs"),
         ("nnUNetTrainerSelfRegMine_5epochs", "nnUNetTrainer_5epochs"),
         ("nnUNetTrainerSelfRegTheirs", "nnUNetTrainerCELoss"),  # SelfReg in a stock trainer that somebody wrote
+        ("nnUNetTrainerSelfRegTheirs_4steps", "nnUNetTrainerCELoss"),
         ("nnUNetTrainerSelfReg_100epochs", "nnUNetTrainer_100epochs"),
         ("nnUNetTrainerTheirs", None),
         ("nnUNetTrainer", None),

@@ -16,9 +16,10 @@ from nnunetv2_selfreg import statistics
 from nnunetv2_selfreg.comparison import MEAN, RUN, by_case, compare, run_means
 
 STOCK, PRIMARY = "stock", "selfreg"
-DATASETS = ("hippocampus", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # in this order, others after them
+DATASETS = ("hippocampus", "hippocampus_screen", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # others after them
 TITLES = {
     "hippocampus": "Hippocampus, 2d",
+    "hippocampus_screen": "Hippocampus, 2d, 50 short epochs",
     "acdc": "ACDC, 2d",
     "acdc_10": "ACDC, 2d, 10 training patients",
     "glas224": "GlaS at 224 x 224, 2d",
@@ -202,11 +203,12 @@ def cost(runs: pd.DataFrame) -> list[dict[str, Any]]:
 def last_epochs(curves: pd.DataFrame, runs: pd.DataFrame) -> list[dict[str, Any]]:
     """How far the trainings of every arm came: means over its runs, in their last epoch.
 
-    Losses are nnU-Net's own: the weighted terms of SelfReg are taken off the training loss. The rise is that of the
-    pseudo Dice over the epoch before, in points.
+    Losses are nnU-Net's own: the weighted terms of SelfReg are taken off the training loss, which is NaN for terms
+    other than SCR and IFD. The rise is that of the pseudo Dice over the epoch before, in points.
     """
     table = curves.sort_values("epoch").merge(runs[[*KEY, "lambda_scr", "lambda_ifd"]], on=KEY)
     terms = table["lambda_scr"] * table["scr"].fillna(0) + table["lambda_ifd"] * table["ifd"].fillna(0)
+    terms = terms.mask(table["share"].notna() & table[["scr", "ifd"]].isna().all(axis=1))  # terms that are not logged
     table = table.assign(train_loss=table["train_loss"] - terms, pseudo_dice=100 * table["pseudo_dice"])
     table["rise"] = table.groupby(KEY)["pseudo_dice"].diff()
     found = []

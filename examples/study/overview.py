@@ -4,14 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evidence import TITLES
+from evidence import STOCK, TITLES
 
+from nnunetv2_selfreg import statistics
 from nnunetv2_selfreg.benchmarks.metrics import METRICS
 from nnunetv2_selfreg.benchmarks.results import Section, read_results
 from nnunetv2_selfreg.comparison import MEAN, compare
 
 RULE, METRIC = "published", "dice"
 METHOD, BASELINE = "SelfReg-UNet", "U-Net"  # as the paper's rows are named
+FORMS = {  # the arms of screen.yaml
+    "selfreg": "SelfReg, as published",
+    "scr_expected": "SCR in its expected form",
+    "attention": "Attention",
+    "cka": "CKA",
+    "probe": "Linear probe",
+    "decorrelation": "Decorrelation",
+}
+SCREENS = ("hippocampus_screen", "hippocampus_confirmation")
 
 
 def of_study(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -27,6 +37,27 @@ def of_study(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
                 over_cases, over_folds = (compared[key][MEAN] for key in ("classes", "over_folds"))
                 runs = [run["difference"][MEAN] for run in compared["runs"]]
                 rows.append(_row(label, over_cases, over_folds, runs) | {"noise": list(map(_noise, again))})
+    return rows
+
+
+def of_forms(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each form minus stock over pairs of trainings, as screen.yaml registers it; then stock minus itself.
+
+    A pair is one training of both on the same fold of a repetition. The interval is Student's t over pairs.
+    """
+    rows = []
+    for dataset in (name for name in SCREENS if name in summaries):
+        part = summaries[dataset]
+        named = [(compared["name"].removesuffix(f" - {STOCK}"), compared) for compared in part["comparisons"]]
+        found = [(FORMS[arm], compared) for arm, compared in named if arm in FORMS]
+        found += [("Stock again", compared) for compared in part["noise"]]
+        for name, compared in found:
+            pairs = [run["difference"][MEAN] for run in compared["runs"]]
+            spread = statistics.spread(pairs)
+            row = {"experiment": TITLES[dataset], "name": name, "runs": len(pairs)}
+            row["stock"] = compared["classes"][MEAN]["other"]
+            ends = {end: spread[end] for end in ("low", "high")}
+            rows.append(row | {"difference": spread["mean"], "sd": spread["sd"], "over_pairs": ends, "each_run": pairs})
     return rows
 
 

@@ -22,6 +22,7 @@ def all_plots(content: Mapping[str, Any]) -> dict[str, str]:
     datasets = content["datasets"]
     data = {
         overview: content["overview"],
+        forms: content["forms"],
         differences: {name: part for name, part in datasets.items() if primary(part)},
         learning_curves: content["learning_curves"],
         lambda_response: {name: part["response"] for name, part in datasets.items() if part["response"]},
@@ -42,14 +43,10 @@ def overview(rows: Sequence[Mapping[str, Any]], description: str) -> str:
         for place, row in enumerate(rows):
             labels = ["one pair of trainings", "mean, 95 % CI over folds", "stock again minus stock, the same folds"]
             labels = [None] * 3 if place else labels
-            runs = numbers(row["each_run"])
-            axis.scatter(runs, [place] * len(runs), s=14, color=BETTER, alpha=0.6, linewidths=0, label=labels[0])
+            _pairs(axis, place, row, "over_folds", labels)
             for noise in row["noise"]:
                 again = numbers(noise["each_run"])
                 axis.scatter(again, [place + 0.25] * len(again), s=16, color=SAME, marker="x", label=labels[2])
-            mean, *ends = numbers([row["difference"], *row["over_folds"].values()])
-            axis.plot(ends, [place - 0.25] * 2, "|-", color="black", linewidth=1.4, markersize=7)
-            axis.plot([mean], [place - 0.25], "D-", color="black", markersize=5, linewidth=1.4, label=labels[1])
         reported = [(row["reported"], place - 0.25) for place, row in enumerate(rows) if row["reported"] is not None]
         if reported:
             axis.scatter(*zip(*reported, strict=True), s=60, color=WORSE, marker="*", label="what the paper reports")
@@ -57,6 +54,25 @@ def overview(rows: Sequence[Mapping[str, Any]], description: str) -> str:
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.set_xlabel("SelfReg minus stock, mean Dice [points]")
         figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
+        return svg(figure, description).decode()
+
+
+def forms(rows: Sequence[Mapping[str, Any]], description: str) -> str:
+    """Each form minus stock over pairs of trainings, and stock minus itself, a panel for each experiment."""
+    experiments = list(dict.fromkeys(row["experiment"] for row in rows))
+    parts = [[row for row in rows if row["experiment"] == name] for name in experiments]
+    with new_plot(WIDTH, 0.6 + sum(0.6 + 0.45 * len(part) for part in parts)) as figure:
+        panels = figure.subplots(len(parts), 1, squeeze=False, height_ratios=list(map(len, parts)), sharex=True)[:, 0]
+        for axis, name, part in zip(panels, experiments, parts, strict=True):
+            axis.axvline(0, color="black", linewidth=0.8)
+            for place, row in enumerate(part):
+                labels = ["one pair of trainings", "mean, 95 % CI over pairs"]
+                _pairs(axis, place, row, "over_pairs", [None] * 2 if place or axis is not panels[0] else labels)
+            axis.set_yticks(range(len(part)), [f"{row['name']}, {row['runs']} pairs" for row in part])
+            axis.set_ylim(len(part) - 0.5, -0.6)
+            axis.set_title(name, loc="left", fontweight="bold")
+        panels[-1].set_xlabel("minus stock, mean Dice [points]")
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
         return svg(figure, description).decode()
 
 
@@ -127,6 +143,15 @@ def lambda_response(responses: Mapping[str, Any], description: str) -> str:
             axis.set_xlabel("weight of both terms (log scale), then of one alone")
             axis.set_ylabel("difference to stock, mean Dice [points]")
         return svg(figure, description).decode()
+
+
+def _pairs(axis: Axes, place: float, row: Mapping[str, Any], spread: str, labels: Sequence[str | None]) -> None:
+    """Every pair of trainings as a dot, and above them their mean with its interval."""
+    runs = numbers(row["each_run"])
+    axis.scatter(runs, [place] * len(runs), s=14, color=BETTER, alpha=0.6, linewidths=0, label=labels[0])
+    mean, *ends = numbers([row["difference"], *row[spread].values()])
+    axis.plot(ends, [place - 0.25] * 2, "|-", color="black", linewidth=1.4, markersize=7)
+    axis.plot([mean], [place - 0.25], "D-", color="black", markersize=5, linewidth=1.4, label=labels[1])
 
 
 def _sorted_cases(axis: Axes, gains: Any, counts: Mapping[str, Any]) -> None:

@@ -17,12 +17,14 @@ _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTAL
 def sections(content: Mapping[str, Any]) -> dict[str, str]:
     """The tables by name.
 
-    Every experiment in a row, the primary comparisons, every data set, how far trainings came, and what they cost.
+    Every experiment in a row, the forms of the screen, the primary comparisons, every data set, how far trainings came, and what they cost.
     """
     parts = {name: _dataset(part) for name, part in content["datasets"].items()}
     parts |= {"last_epochs": _last_epochs(content["last_epochs"]), "cost": _cost(content["cost"])}
     if any(map(primary, content["datasets"].values())):
         parts = {"summary": _summary(content["datasets"])} | parts
+    if content["forms"]:
+        parts = {"forms": _forms(content["forms"])} | parts
     if content["overview"]:
         parts = {"overview": _overview(content["overview"])} | parts
     return {name: f"{text}\n" for name, text in parts.items()}
@@ -53,6 +55,15 @@ def _overview(rows: Iterable[Mapping[str, Any]]) -> str:
         ends = (interval(**row[name]) for name in ("over_folds", "over_cases"))
         shown.append([row["name"], row["runs"], *found, *ends, again, number(row["reported"], "+.2f")])
     return _table(head, shown)
+
+
+def _forms(rows: Iterable[Mapping[str, Any]]) -> str:
+    head = "experiment, form, pairs, stock, form - stock, SD over pairs, 95 % CI over pairs"
+    shown = []
+    for row in rows:
+        found = number(row["stock"]), number(row["difference"], "+.2f"), number(row["sd"])
+        shown.append([row["experiment"], row["name"], row["runs"], *found, interval(**row["over_pairs"])])
+    return _table(head, shown, text=2)
 
 
 def _summary(datasets: Mapping[str, Any]) -> str:
@@ -144,7 +155,7 @@ def _last_epochs(rows: Iterable[Mapping[str, Any]]) -> str:
     head = "data set, arm, runs, pseudo Dice [%], its rise in the last epoch, training loss, validation loss"
     shown = []
     for row in rows:
-        losses = (f"{row[name]:.3f}" for name in ("train_loss", "val_loss"))
+        losses = ("-" if row[name] is None else f"{row[name]:.3f}" for name in ("train_loss", "val_loss"))
         dice = number(row["pseudo_dice"]), number(row["rise"], "+.2f")
         shown.append([row["dataset"], row["arm"], row["runs"], *dice, *losses])
     return _table(head, shown, text=2)

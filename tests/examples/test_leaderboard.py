@@ -18,6 +18,11 @@ from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS, PROTOCOLS
 EXAMPLE = Path(__file__).parents[2] / "examples/leaderboard"
 SNAKEMAKE = Path(sysconfig.get_path("scripts")) / "snakemake"
 PATCHES = "planning=-gpu_memory_target 1.5 -overwrite_plans_name Patches"
+PLAIN = [
+    *("only=[glas224]", "plans=PlainQuarterWidth", "edit_plans=[quarter_width.py,plain_unet.py]"),
+    "planning=-overwrite_plans_name PlainQuarterWidth",
+    "trainers=[nnUNetTrainerPlain_4000steps,nnUNetTrainerSelfRegPlain_4000steps]",
+]
 STOCK, SELFREG = "nnUNetTrainer_1epoch", "nnUNetTrainerSelfReg_1epoch"
 pytestmark = pytest.mark.skipif(not SNAKEMAKE.is_file(), reason="snakemake is not installed")
 
@@ -121,6 +126,7 @@ def test_single_words_stand_for_lists(archives: Path) -> None:
             ["Dataset327_MoNuSeg"],
             10,
         ),
+        (["glas=GlaS.zip", *PLAIN], ["Dataset228_GlaS224"], 20),  # the plain U-Nets
     ],
 )  # fmt: skip
 def test_the_paper_s_benchmarks(archives: Path, settings: list[str], data_sets: list[str], scores: int) -> None:

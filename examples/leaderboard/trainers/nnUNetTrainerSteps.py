@@ -1,8 +1,14 @@
 """nnU-Net's trainer for a fixed number of steps in short epochs, so that a CPU's budget still ends at a low rate.
 
-nnU-Net lowers the learning rate once an epoch. SelfReg's form of it is made by name: `nnUNetTrainerSelfReg_4000steps`.
+nnU-Net lowers the learning rate once an epoch. SelfReg's forms are made by name: `nnUNetTrainerSelfReg_4000steps`,
+`nnUNetTrainerSelfRegPlain_4000steps`.
 """
 
+from typing import Any
+
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
@@ -12,6 +18,24 @@ class nnUNetTrainer_4000steps(nnUNetTrainer):
     def __init__(self, plans, configuration, fold, dataset_json, device) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 80, 50, 10
+
+
+class nnUNetTrainerPlain_4000steps(nnUNetTrainer_4000steps):
+    """The training of a plain U-Net: no deep supervision, and of nnU-Net's augmentation flips and rotations alone."""
+
+    def __init__(self, plans, configuration, fold, dataset_json, device) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = False
+
+    @staticmethod
+    def get_training_transforms(*args: Any, **kwargs: Any) -> BasicTransform:
+        """nnU-Net's own in 2d, without those of intensities, which it applies at random, and without scaling."""
+        composed = nnUNetTrainer.get_training_transforms(*args, **kwargs)
+        composed.transforms = [step for step in composed.transforms if not isinstance(step, RandomTransform)]
+        for step in composed.transforms:
+            if isinstance(step, SpatialTransform):
+                step.p_scaling = 0
+        return composed
 
 
 class nnUNetTrainer_6000steps(nnUNetTrainer):
