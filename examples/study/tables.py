@@ -17,7 +17,8 @@ _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTAL
 def sections(content: Mapping[str, Any]) -> dict[str, str]:
     """The tables by name.
 
-    Every experiment in a row, the forms of the screen, the primary comparisons, every data set, how far trainings came, and what they cost.
+    Every experiment in a row, the forms of the screen, the primary comparisons, every data set, how far trainings came,
+    and what they cost.
     """
     parts = {name: _dataset(part) for name, part in content["datasets"].items()}
     parts |= {"last_epochs": _last_epochs(content["last_epochs"]), "cost": _cost(content["cost"])}
