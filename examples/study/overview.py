@@ -13,15 +13,16 @@ from nnunetv2_selfreg.comparison import MEAN, compare
 
 RULE, METRIC = "published", "dice"
 METHOD, BASELINE = "SelfReg-UNet", "U-Net"  # as the paper's rows are named
-FORMS = {  # the arms of screen.yaml
+FORMS = {  # the arms of screen.yaml and seeds.yaml
     "selfreg": "SelfReg, as published",
     "scr_expected": "SCR in its expected form",
     "attention": "Attention",
     "cka": "CKA",
     "probe": "Linear probe",
     "decorrelation": "Decorrelation",
+    "tiny": "Weights of 1e-6, the same seed",
 }
-SCREENS = ("hippocampus_screen", "hippocampus_confirmation")
+SCREENS = ("hippocampus_screen", "hippocampus_seeds", "hippocampus_confirmation")
 
 
 def of_study(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
