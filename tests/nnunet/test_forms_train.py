@@ -52,6 +52,7 @@ def test_both_arms_of_a_seeded_pair_begin_alike_and_see_the_same_batches(dataset
         found = [parameter.detach().clone() for parameter in trainer.network.parameters()]
         trainer.on_train_epoch_start()
         for _ in range(3):
+            found.append(torch.get_rng_state())  # what a batch draws of torch is rare, so it may look alike by chance
             batch = next(trainer.dataloader_train)
             found.append(batch["data"].clone())
             trainer.train_step(batch)
@@ -61,4 +62,4 @@ def test_both_arms_of_a_seeded_pair_begin_alike_and_see_the_same_batches(dataset
         for key in (("SelfReg", 0), ("", 1))
     )
     assert all(alike)
-    assert not any(other[-3:])
+    assert not any(other[-6:])
