@@ -40,7 +40,7 @@ def test_a_form_trains_for_2500_steps(form, term, dataset, trainers, tmp_path, m
 
 
 def test_both_arms_of_a_seeded_pair_begin_alike_and_see_the_same_batches(dataset, trainers, tmp_path, monkeypatch):
-    """Also after steps in which SCR drew at random; another repetition begins otherwise."""
+    """SCR draws at random in between, from a generator of its own; another repetition begins otherwise."""
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     seen = {}
     for arm, repetition in (("", 0), ("SelfReg", 0), ("", 1)):

@@ -11,7 +11,6 @@ arXiv 1905.00414; the probe, Alain and Bengio, arXiv 1610.01644, here as ridge r
 
 import os
 import random
-from typing import Any
 
 import numpy as np
 import torch
@@ -104,33 +103,14 @@ class nnUNetTrainer_2500steps(nnUNetTrainer):
 class nnUNetTrainerSeeded_2500steps(nnUNetTrainer_2500steps):
     """The same first weights and the same batches in every arm of a run, on a CPU; nnU-Net itself fixes no seed.
 
-    A run is a repetition of a fold; the workflow names the repetition in `STUDY_REPETITION`. Seeds are set anew for
-    every batch, since a loss that draws at random would change what the next batch draws. Batches must be made in
-    this process (`nnUNet_n_proc_DA=0`).
+    A run is a repetition of a fold; the workflow names the repetition in `STUDY_REPETITION`. The batches must be made
+    in this process (`nnUNet_n_proc_DA=0`). SelfReg draws from a generator of its own, so the batches stay the same.
     """
 
-    def __init__(self, plans, configuration, fold, dataset_json, device) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.run = 10 * int(os.environ.get("STUDY_REPETITION", "0")) + fold
-        self.batches = 0
-
     def initialize(self) -> None:
-        self._seed()
-        super().initialize()
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        self._seed()
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = super().train_step(batch)
-        self.batches += 1
-        self._seed()
-        return found
-
-    def _seed(self) -> None:
         for seed in (random.seed, np.random.seed, torch.manual_seed):
-            seed(1_000_000 * self.run + self.batches)
+            seed(10 * int(os.environ.get("STUDY_REPETITION", "0")) + self.fold)
+        super().initialize()
 
 
 class nnUNetTrainerSelfRegAttention(nnUNetTrainerSelfReg):
