@@ -6,6 +6,7 @@ scores go the plans and folds of the data sets, and the versions that are instal
 
 import argparse
 import json
+import os
 import platform
 import re
 import sys
@@ -102,6 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--replace", action="store_true", help="replace runs that another training stands there for")
     parsed = parser.parse_args(arguments)
     work, results = parsed.work, parsed.results
+    os.environ.setdefault("nnUNet_extTrainer", str(HERE / "trainers"))  # as in the workflow
     config = yaml.safe_load(parsed.study.read_text())
     known = {name: stored(results, name) for name in COLUMNS}
     started = dict(zip(keys(known["runs"]), known["runs"]["started"], strict=True))
@@ -124,7 +126,9 @@ def main(arguments: list[str] | None = None) -> None:
         fresh = pd.DataFrame([list(map(str, row)) for row in rows[name]], columns=columns, dtype=str)
         stays = known[name][~keys(known[name]).isin(keys(fresh)).to_numpy(bool)]
         table = pd.concat([fresh, stays], ignore_index=True)
-        place = keys(table).map(lambda key: order.get(key, len(order)))  # runs from elsewhere come last
+        ours = keys(known[name]).isin(list(order)).to_numpy(bool)
+        above = set(keys(known[name])[: ours.argmax() if ours.any() else len(ours)])  # of another study
+        place = keys(table).map(lambda key: order.get(key, -1 if key in above else len(order)))
         table = table.iloc[place.argsort(kind="stable")] if len(table) else table
         write_text(results / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     for data in config["data"].values():

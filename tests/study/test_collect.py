@@ -28,12 +28,28 @@ def test_runs_from_elsewhere_stay(tmp_path, capsys):
     assert "not finished: hippocampus stock 0 0\n" in capsys.readouterr().out
 
 
-def test_every_run_of_the_configuration_has_results():
-    config = yaml.safe_load((STUDY / "config.yaml").read_text())
-    expected = {tuple(map(str, names)): registered for names, _, registered, _ in collect.runs(config, STUDY)}
+@pytest.mark.parametrize("study", ["config.yaml", "screen.yaml"])
+def test_a_study_is_collected_into_its_own_place(study, tmp_path):
+    """The runs of another study stay above or below, whichever is collected again."""
+    results, work = tmp_path / "results", tmp_path / "work"
+    shutil.copytree(STUDY / "results", results)
+    work.mkdir()
+    before = (results / "runs.csv").read_text()
+    collect.main([str(work), "--results", str(results), "--study", str(STUDY / study)])
+    assert (results / "runs.csv").read_text() == before
+
+
+def test_every_run_of_the_results_was_registered():
+    """And every run of the first study is there."""
+    registered = {}
+    for name in ("config.yaml", "screen.yaml", "seeds.yaml"):
+        config = yaml.safe_load((STUDY / name).read_text())
+        registered[name] = {tuple(map(str, names)): yes for names, _, yes, _ in collect.runs(config, STUDY)}
     rows = pd.read_csv(STUDY / "results" / "runs.csv", dtype=str)
-    found = rows[["dataset", "arm", "repetition", "fold"]].itertuples(index=False, name=None)
-    assert dict(zip(found, rows["registered"], strict=True)) == expected
+    keys = rows[["dataset", "arm", "repetition", "fold"]].itertuples(index=False, name=None)
+    found = dict(zip(keys, rows["registered"], strict=True))
+    assert found.items() <= {key: yes for runs in registered.values() for key, yes in runs.items()}.items()
+    assert registered["config.yaml"].items() <= found.items()
 
 
 def test_folds_are_by_patient():
