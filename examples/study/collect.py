@@ -95,6 +95,13 @@ def keys(table: pd.DataFrame) -> pd.Series:
     return table[KEY].agg(" ".join, axis=1) if len(table) else pd.Series(dtype=str)
 
 
+def places(stored: pd.Series, order: dict[str, int]) -> dict[str, int]:
+    """Where each run belongs: a study's in its order, others above or below it, as they are stored."""
+    ours = stored.isin(list(order)).to_numpy(bool)
+    first = ours.argmax() if ours.any() else len(ours)
+    return {key: -1 if row < first else len(order) for row, key in enumerate(stored)} | order
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="the workflow's folder")
@@ -126,9 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         fresh = pd.DataFrame([list(map(str, row)) for row in rows[name]], columns=columns, dtype=str)
         stays = known[name][~keys(known[name]).isin(keys(fresh)).to_numpy(bool)]
         table = pd.concat([fresh, stays], ignore_index=True)
-        ours = keys(known[name]).isin(list(order)).to_numpy(bool)
-        above = set(keys(known[name])[: ours.argmax() if ours.any() else len(ours)])  # of another study
-        place = keys(table).map(lambda key: order.get(key, -1 if key in above else len(order)))
+        place = keys(table).map(places(keys(known[name]), order))
         table = table.iloc[place.argsort(kind="stable")] if len(table) else table
         write_text(results / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     for data in config["data"].values():
