@@ -142,8 +142,11 @@ class _Weighted(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         factors = (grad * ctx.weights).unbind(1)
-        for anchor, of_map, factor in zip(ctx.anchors, zip(*ctx.gradients, strict=True), factors, strict=True):
-            anchor.losses = list(zip(of_map, factor.unbind(), strict=True))
+        gradients = zip(*ctx.gradients, strict=True)
+        needed = ctx.needs_input_grad[4:]
+        for anchor, of_map, factor, needs_grad in zip(ctx.anchors, gradients, factors, needed, strict=True):
+            if needs_grad:  # else its backward pass, which takes the losses, does not come
+                anchor.losses = list(zip(of_map, factor.unbind(), strict=True))
         return None, None, None, None, *[grad] * len(factors)
 
 

@@ -80,6 +80,7 @@ class SelfRegCriterion(nn.Module):
         self._generator = torch.Generator(device=device).manual_seed(seed)
         self._compiled = compiled
         self._calls = self._steps = 0
+        self._begun = 0  # the calls before the first training step of the epoch
         self._factors: tuple[Any, Tensor, Tensor] | None = None
 
     def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
@@ -133,7 +134,7 @@ class SelfRegCriterion(nn.Module):
         if self._steps:
             names = ["loss", *(term.name for term in self.terms)]
             means = dict(zip(names, (self._sums / self._finite_steps).tolist(), strict=True))
-        self._steps = 0
+        self._steps, self._begun = 0, self._calls
         return means
 
     def non_finite(self) -> NonFinite | None:
@@ -180,5 +181,6 @@ class SelfRegCriterion(nn.Module):
             self._first_bad = torch.full_like(added.values, -1, dtype=torch.int64)
         self._finite_steps += finite
         self._sums += torch.where(finite, step, 0.0)
-        self._first_bad.masked_fill_((self._first_bad < 0) & ~added.values.isfinite(), self._steps)
+        iteration = self._calls - 1 - self._begun
+        self._first_bad.masked_fill_((self._first_bad < 0) & ~added.values.isfinite(), iteration)
         self._steps += 1

@@ -194,6 +194,7 @@ class ModelFolder:
             self.trainer,
             content.get("inference_allowed_mirroring_axes"),
         )
+        predictor.network = network  # not the compiled one that nnU-Net puts there with nnUNet_compile
         return predictor
 
 
@@ -237,7 +238,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "and loading that would run code from it"
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise SelfRegError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+        reason = (str(error) or "it is empty, or ends too early").splitlines()[0]
+        raise SelfRegError(f"{path} cannot be read as a checkpoint: {reason}") from None
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in CHECKPOINT_KEYS):
         raise SelfRegError(f"{path} is not a checkpoint of nnU-Net: it lacks one of {', '.join(CHECKPOINT_KEYS)}")
     return checkpoint

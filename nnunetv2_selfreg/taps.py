@@ -87,7 +87,7 @@ class StageTaps:
             self.stages = ChosenStages._make(in_order)
         self._students = self.stages.encoder | self.stages.decoder
         self._anchors = {name: Anchor() for name in self._students}
-        self._empty()
+        self.forget()
         self._handles = [
             module.register_forward_hook(partial(self._keep, name))
             for name, module in (self._students | self.stages.teacher).items()
@@ -103,7 +103,7 @@ class StageTaps:
             SelfRegError: Some stages gave no map, or one gave several.
         """
         features, links, repeated = self._features, self._links, self._repeated
-        self._empty()
+        self.forget()
         if not features:
             return None
         if repeated:
@@ -128,9 +128,10 @@ class StageTaps:
         """Takes the hooks off the network and drops what they hold."""
         for handle in self._handles:
             handle.remove()
-        self._empty()
+        self.forget()
 
-    def _empty(self) -> None:
+    def forget(self) -> None:
+        """Drops what forward passes left that no loss has taken."""
         self._features: dict[str, Tensor] = {}
         self._links: dict[str, Tensor] = {}
         self._repeated: set[str] = set()

@@ -97,6 +97,10 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         self.print_to_log_file(f"SelfReg: {text}. Please cite {CITATION}.")
         return criterion
 
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.loss.taps.forget()  # what a forward pass outside of the training left, such as that of nnU-Net's plot
+
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         super().on_train_epoch_end(train_outputs)
         non_finite, means = self.loss.non_finite(), self.loss.take_means()
@@ -114,14 +118,15 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
             )
         if not self._logged:
             return
+        weights = {term.name: self.loss.weights[term.name] for term in self.loss.terms}
         if not means:  # fewer training steps than `every`
-            means = dict.fromkeys(["loss", *self.loss.weights], nan)
-        added = sum(weight * means[name] for name, weight in self.loss.weights.items())
+            means = dict.fromkeys(["loss", *weights], nan)
+        added = sum(weight * means[name] for name, weight in weights.items())
         # sizes, as nnU-Net's loss passes through 0 on its way down (its Dice term is minus the Dice)
         means[SHARE] = added / (means["loss"] + added)
         for name in self._logged:
             self.logger.log(name, means[name], self.current_epoch)
-        self.print_to_log_file(epoch_line(means, self.loss.weights, means[SHARE]))
+        self.print_to_log_file(epoch_line(means, weights, means[SHARE]))
 
     def on_epoch_end(self) -> None:
         super().on_epoch_end()

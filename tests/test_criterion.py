@@ -319,6 +319,33 @@ def test_maps_that_are_not_finite_are_named_and_kept_out_of_the_means(weights, b
     assert criterion.non_finite().every_step
 
 
+def test_the_iteration_of_what_is_not_finite_counts_training_steps():
+    """With `every`, also the steps without terms; from 0 in each epoch."""
+    criterion = criterion_for(plain_unet(), every=2)
+
+    def step(value):
+        encoder = [torch.full((1, channels, 4, 4), value) for channels in (8, 16)]
+        decoder = [torch.full((1, 8, 8, 8), value)]
+        total(criterion, anchored(encoder, decoder, torch.ones(1, 4, 16, 16)))
+
+    for value in (1.0, 1.0, 1.0, 1.0, torch.nan):
+        step(value)
+    assert criterion.non_finite().iteration == 4
+    criterion.take_means()
+    for value in (1.0, 1.0, 1.0, torch.nan):  # the first is a step without terms
+        step(value)
+    assert criterion.non_finite().iteration == 3
+
+
+def test_a_frozen_encoder_keeps_no_losses_for_a_backward_pass_that_does_not_come():
+    network = plain_unet()
+    network.encoder.requires_grad_(False)
+    criterion = criterion_for(network)
+    images, target = batch()
+    criterion(network(images), target).backward()
+    assert [anchor.losses for anchor in criterion.taps._anchors.values()] == [[]] * len(criterion.taps._anchors)
+
+
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_terms_in_every_kth_step_give_the_same_gradient_on_average(every):
     """IFD alone, since it draws nothing; the weights do not change between the steps."""

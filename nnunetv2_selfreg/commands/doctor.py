@@ -126,6 +126,8 @@ def check_package(name: str) -> Check:
     if name == "torch" and numbers(name) == (2, 9):
         remedy = 'python -m pip install --force-reinstall "torch!=2.9.*" torchvision'
         return Check(name, "problem", f"{found} is refused by nnU-Net", (remedy,))
+    if name == "torch" and found and numbers(name) < (2, 6):
+        return Check(name, "problem", f"{found} is older than 2.6", (REINSTALL_TORCH,))
     if name == "timm" and found is None:
         return Check(name, "note", "not installed; this nnU-Net needs it only if it brings Primus trainers")
     remedy = REINSTALL_TORCH if name == "torch" else f"python -m pip install {name}"

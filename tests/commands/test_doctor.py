@@ -152,7 +152,14 @@ def test_nnunet_versions(monkeypatch: pytest.MonkeyPatch, version: str | None, s
 
 @pytest.mark.parametrize(
     ("version", "status"),
-    [("2.8.0", "ok"), ("2.9.1", "problem"), ("2.9.0+cu128", "problem"), ("2.10.0", "ok"), (None, "problem")],
+    [
+        ("2.5.1", "problem"),
+        ("2.8.0", "ok"),
+        ("2.9.1", "problem"),
+        ("2.9.0+cu128", "problem"),
+        ("2.10.0", "ok"),
+        (None, "problem"),
+    ],
 )
 def test_torch_versions(monkeypatch: pytest.MonkeyPatch, version: str | None, status: str) -> None:
     set_version(monkeypatch, version)

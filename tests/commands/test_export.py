@@ -13,6 +13,7 @@ from model_folders import CLASSES, write_model
 from nnunetv2_selfreg.commands.export import export, main
 from nnunetv2_selfreg.compat import find_external_trainer
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.model_folder import ModelFolder
 
 TRAINER = "nnUNetTrainerSelfRegSCR"
 STUDY = Path(__file__).parents[2] / "examples" / "study" / "trainers"
@@ -139,6 +140,13 @@ def test_a_half_trained_fold_is_refused(model, tmp_path):
     export(model, tmp_path / "out", folds=["0"])
 
 
+def test_a_network_is_not_compiled(model, monkeypatch):
+    """nnU-Net compiles it for predictions where this variable says so, but SelfReg reads its modules by name."""
+    monkeypatch.setenv("nnUNet_compile", "t")
+    predictor = ModelFolder.open(model).predictor(model / "fold_0" / "checkpoint_final.pth", "cpu")
+    assert "encoder.stages.0" in dict(predictor.network.named_modules())
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -149,6 +157,10 @@ def test_a_half_trained_fold_is_refused(model, tmp_path):
         (
             lambda model: (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"no") and model,
             "is not loaded: it is damaged",
+        ),
+        (
+            lambda model: (model / "fold_0" / "checkpoint_final.pth").write_bytes(b"") or model,
+            "cannot be read as a checkpoint: .",
         ),
         (lambda model: (model / "plans.json").write_text("{") and model, r"plans\.json is not a plans file"),
     ],

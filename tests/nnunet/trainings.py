@@ -46,6 +46,8 @@ def short_training(
     trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, 2, 1
     trainer.disable_checkpointing = True
     trainer.initialize()
+    # a forward pass outside of the training leaves nothing; nnU-Net's plot of the network makes one
+    trainer.network(torch.zeros(2, trainer.num_input_channels, *trainer.configuration_manager.patch_size))
     encoder, decoder = trainer.network.encoder.stages[1:], trainer.network.decoder.stages[:-1]
     parts = [[record(stage) for stage in part] for part in (encoder, decoder)]
     with pytest.MonkeyPatch.context() as patch:

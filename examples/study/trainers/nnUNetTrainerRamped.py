@@ -11,4 +11,5 @@ class nnUNetTrainerSelfRegRamped_10epochs(nnUNetTrainerSelfReg_10epochs):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         part = min(1.0, self.current_epoch / self.ramp)
-        self.loss.weights = {name: part * weight for name, weight in self.loss.settings.weights.items()}
+        weights = self.loss.settings.weights
+        self.loss.weights = {term.name: part * weights[term.name] for term in self.loss.terms}
