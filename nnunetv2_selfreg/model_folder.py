@@ -105,11 +105,19 @@ class ModelFolder:
 
     @property
     def stock_name(self) -> str | None:
-        """The stock trainer that a SelfReg trainer is made of; None if the model was not trained with SelfReg."""
+        """nnU-Net's own trainer that a SelfReg trainer is made of; None if the model was not trained with SelfReg."""
         from nnunetv2_selfreg.trainer import stock_trainer
 
         stock = stock_trainer(self.trainer_class)
         return stock.__name__ if stock else None
+
+    @property
+    def base_name(self) -> str | None:
+        """The trainer that a SelfReg trainer adds SelfReg to, nnU-Net's or somebody's; None without SelfReg."""
+        from nnunetv2_selfreg.trainer import base_trainer
+
+        base = base_trainer(self.trainer_class)
+        return base.__name__ if base else None
 
     @property
     def settings(self) -> SelfRegSettings | None:

@@ -7,7 +7,7 @@ Such a class is an attribute of this module, made when it is first asked for, an
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from math import nan
 from typing import Any
@@ -174,12 +174,20 @@ def find_trainer(name: str) -> type[nnUNetTrainer] | None:
     return find_nnunet_trainer(name)
 
 
+def base_trainer(trainer: type[nnUNetTrainer]) -> type[nnUNetTrainer] | None:
+    """The trainer that a SelfReg trainer adds SelfReg to, nnU-Net's or somebody's; None for one without SelfReg."""
+    return next(_without_selfreg(trainer), None)
+
+
 def stock_trainer(trainer: type[nnUNetTrainer]) -> type[nnUNetTrainer] | None:
-    """nnU-Net's own trainer that a SelfReg trainer is made of; None for a trainer without SelfReg."""
-    if not issubclass(trainer, nnUNetTrainerSelfReg):
-        return None
-    stock = (base for base in trainer.__mro__ if not issubclass(base, nnUNetTrainerSelfReg))
-    return next(base for base in stock if base.__module__.startswith("nnunetv2."))
+    """nnU-Net's own trainer that a SelfReg trainer is made of, found everywhere; None for one without SelfReg."""
+    return next((base for base in _without_selfreg(trainer) if base.__module__.startswith("nnunetv2.")), None)
+
+
+def _without_selfreg(trainer: type[nnUNetTrainer]) -> Iterator[type[nnUNetTrainer]]:
+    """The bases of a SelfReg trainer that know nothing of SelfReg, nearest first."""
+    if issubclass(trainer, nnUNetTrainerSelfReg):
+        yield from (base for base in trainer.__mro__ if not issubclass(base, nnUNetTrainerSelfReg))
 
 
 _looking_for: set[str] = set()

@@ -66,7 +66,8 @@ def test_a_composed_trainer_is_selfreg_before_the_stock_trainer():
 def test_only_the_loss_and_the_logging_are_overridden():
     public = {name for name in vars(trainer.nnUNetTrainerSelfReg) if not name.startswith("__")}
     own = {name for name in public if not hasattr(nnUNetTrainer, name)}
-    assert public - own == {"initialize", "_build_loss", "on_train_epoch_end", "on_epoch_end", "load_checkpoint"}
+    epochs = {"on_train_epoch_start", "on_train_epoch_end", "on_epoch_end"}
+    assert public - own == {"initialize", "_build_loss", *epochs, "load_checkpoint"}
     assert own <= {"terms", "selfreg_settings", "_align_logging"}
 
 
@@ -160,22 +161,24 @@ def external(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "stock"),
+    ("name", "base", "stock"),
     [
-        ("nnUNetTrainerMine", "nnUNetTrainerCELoss"),
-        ("nnUNetTrainerSelfRegMine", "nnUNetTrainer"),
-        ("nnUNetTrainerSelfRegLong_10epochs", "nnUNetTrainer_10epochs"),
-        ("nnUNetTrainerSelfRegMine_5epochs", "nnUNetTrainer_5epochs"),
-        ("nnUNetTrainerSelfRegTheirs", "nnUNetTrainerCELoss"),  # SelfReg in a stock trainer that somebody wrote
-        ("nnUNetTrainerSelfRegTheirs_4steps", "nnUNetTrainerCELoss"),
-        ("nnUNetTrainerSelfReg_100epochs", "nnUNetTrainer_100epochs"),
-        ("nnUNetTrainerTheirs", None),
-        ("nnUNetTrainer", None),
+        ("nnUNetTrainerMine", "nnUNetTrainerTheirs", "nnUNetTrainerCELoss"),
+        ("nnUNetTrainerSelfRegMine", "nnUNetTrainer", "nnUNetTrainer"),
+        ("nnUNetTrainerSelfRegLong_10epochs", "nnUNetTrainer_10epochs", "nnUNetTrainer_10epochs"),
+        ("nnUNetTrainerSelfRegMine_5epochs", "nnUNetTrainer_5epochs", "nnUNetTrainer_5epochs"),
+        # SelfReg in a trainer without it that somebody wrote
+        ("nnUNetTrainerSelfRegTheirs", "nnUNetTrainerTheirs", "nnUNetTrainerCELoss"),
+        ("nnUNetTrainerSelfRegTheirs_4steps", "nnUNetTrainerTheirs_4steps", "nnUNetTrainerCELoss"),
+        ("nnUNetTrainerSelfReg_100epochs", "nnUNetTrainer_100epochs", "nnUNetTrainer_100epochs"),
+        ("nnUNetTrainerTheirs", None, None),
+        ("nnUNetTrainer", None, None),
     ],
 )
-def test_a_trainer_that_somebody_wrote_is_found_with_the_stock_trainer_that_it_is_made_of(external, name, stock):
+def test_a_trainer_that_somebody_wrote_is_found_with_what_it_is_made_of(external, name, base, stock):
     found = trainer.find_trainer(name)
     assert found.__name__ == name
+    assert getattr(trainer.base_trainer(found), "__name__", None) == base
     assert getattr(trainer.stock_trainer(found), "__name__", None) == stock
 
 

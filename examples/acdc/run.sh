@@ -48,7 +48,10 @@ fi
 for fold in $folds; do
     if [ ! -f "$model/fold_$fold/validation/summary.json" ]; then
         resume=()
-        if ls "$model/fold_$fold"/checkpoint_*.pth >/dev/null 2>&1; then resume=(--c); fi
+        # not from the checkpoint that is best on the validation fold
+        for name in latest final; do
+            if [ -f "$model/fold_$fold/checkpoint_$name.pth" ]; then resume=(--c); fi
+        done
         nnUNetv2_train 027 "$configuration" "$fold" -tr "$trainer" -p "$plans" -device "$device" ${resume[@]+"${resume[@]}"}
     fi
 done

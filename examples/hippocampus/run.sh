@@ -39,14 +39,18 @@ fi
 
 # 2. plan and preprocess
 if [ ! -f "$work/${plans}_${configuration}_is_complete" ]; then
-    nnUNetv2_plan_and_preprocess -d 4 -c "$configuration" "${planning[@]}"
+    nnUNetv2_plan_and_preprocess -d 4 -c "$configuration" ${planning[@]+"${planning[@]}"}
     touch "$work/${plans}_${configuration}_is_complete"
 fi
 
 # 3. train fold 0, or go on with it
 model=$nnUNet_results/$dataset/${trainer}__${plans}__${configuration}
 if [ ! -f "$model/fold_0/validation/summary.json" ]; then
-    nnUNetv2_train 4 "$configuration" 0 -tr "$trainer" -p "$plans" -device "$device" --c
+    resume=()
+    for name in latest final; do # not from the checkpoint that is best on the validation fold
+        if [ -f "$model/fold_0/checkpoint_$name.pth" ]; then resume=(--c); fi
+    done
+    nnUNetv2_train 4 "$configuration" 0 -tr "$trainer" -p "$plans" -device "$device" ${resume[@]+"${resume[@]}"}
 fi
 
 # 4. predict the cases that fold 0 did not train on

@@ -20,7 +20,7 @@ from nnunetv2_selfreg.files import new_folder, write_text
 
 SIZES = (224,)
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
-SPLITS = "splits_final.json"
+SPLITS, FINGERPRINT = "splits_final.json", "dataset_fingerprint.json"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError("--instances: only monuseg has instance ids, at its own size; leave it out")
     number = parsed.number or benchmark.number + bool(parsed.size)
     folder = _claim(f"Dataset{number:03d}_{benchmark.dataset}{parsed.size or ''}", parsed.overwrite)
+    replaces = (folder / "dataset.json").is_file()
     with new_folder(folder, may_replace=lambda _: parsed.overwrite) as new:
         staging = Staging(new, benchmark.ending, parsed.size, parsed.instances)
         survey = _convert(benchmark, parsed.sources, staging, parsed.allow_incomplete)
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
         patients = {name: benchmark.protocol.cluster_of(name) for name in train} if benchmark.protocol.cluster else {}
         if folds := _write_folds(patients, new, folder, parsed.overwrite):
             survey.notes.append(folds)
+    if replaces:
+        survey.notes += _forget(folder.name, [FINGERPRINT] if folds else [FINGERPRINT, SPLITS])
     counts = [f"{len(train)} training and {len(test)} test cases"]
     counts += [f"{count} {what}" for what, count in staging.skipped.items() if count]
     print(f"wrote {folder}: {'; '.join(counts)}", *survey.notes, "next", sep="\n")
@@ -153,6 +156,16 @@ def _write_folds(groups: Mapping[str, str], staging: Path, folder: Path, overwri
         raise SelfRegError(f"{path} holds other folds; remove it, or replace it with --overwrite")
     write_text(path, text)
     return f"wrote {len(folds)} folds to {path}, where nnU-Net reads them"
+
+
+def _forget(dataset: str, names: Sequence[str]) -> list[str]:
+    """Removes what nnU-Net would go on with of the data set that was replaced; gives a line for each file."""
+    preprocessed = os.environ.get(PREPROCESSED)
+    paths = [Path(preprocessed, dataset, name) for name in names] if preprocessed else []
+    there = [path for path in paths if path.is_file()]
+    for path in there:
+        path.unlink()
+    return [f"removed {path}, which was of the data set before" for path in there]
 
 
 def _write_dataset_json(survey: Survey, staging: Staging, training_cases: int) -> None:

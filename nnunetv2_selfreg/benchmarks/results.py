@@ -41,7 +41,7 @@ class Arm:
 
     @property
     def stock(self) -> str | None:
-        """The stock trainer that its trainer is made of; None for a stock trainer."""
+        """The trainer that its trainer adds SelfReg to; None for a trainer without SelfReg."""
         named = next((sidecar["stock"] for sidecar in self.sidecars.values() if "stock" in sidecar), None)
         return named or stock_name(self.trainer)  # older files name none: their trainers are composed by name
 
@@ -60,8 +60,10 @@ class Arm:
     def incomplete(self) -> list[str]:
         """In what its runs fall short of the protocol."""
         lines = list(dict.fromkeys(line for sidecar in self.sidecars.values() for line in sidecar["incomplete"]))
-        folds = len({sidecar["fold"] for sidecar in self.sidecars.values()})
-        return lines + ([f"{folds} of {self.folds} folds"] if self.folds and folds < self.folds else [])
+        folds = {sidecar["fold"] for sidecar in self.sidecars.values()}
+        each_alone = all(map(str.isdecimal, folds))
+        few = self.folds and each_alone and len(folds) < self.folds
+        return lines + ([f"{len(folds)} of {self.folds} folds"] if few else [])
 
     @property
     def missing(self) -> list[str]:

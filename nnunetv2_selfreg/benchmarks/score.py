@@ -110,10 +110,10 @@ def describe_training(model: Path, fold: str, folds: Sequence[int] | None = None
         folds: The folds of the ensemble; None for every numbered fold of the model.
 
     Returns:
-        `trainer`, `plans`, `configuration`, `dataset`; `stock`, the name of the stock trainer that a SelfReg trainer is
-        made of, None for a stock trainer; `network`, a digest of the configuration without SelfReg's settings, equal
-        for models that differ in these alone; `selfreg`, the settings that the training used, None for a stock trainer;
-        `epochs` by fold, None where there is no final checkpoint; `torch` versions of the training.
+        `trainer`, `plans`, `configuration`, `dataset`; `stock`, the name of the trainer that a SelfReg trainer adds
+        SelfReg to, None for a trainer without SelfReg; `network`, a digest of the configuration without SelfReg's
+        settings, equal for models that differ in these alone; `selfreg`, the settings that the training used, None for
+        a stock trainer; `epochs` by fold, None where there is no final checkpoint; `torch` versions of the training.
 
     Raises:
         SelfRegError: The folder is not a model folder, lacks the fold, a file in it cannot be read, or its trainer is
@@ -135,7 +135,7 @@ def describe_training(model: Path, fold: str, folds: Sequence[int] | None = None
         "plans": folder.plans_name,
         "configuration": folder.configuration,
         "dataset": dataset or folder.dataset,
-        "stock": folder.stock_name,
+        "stock": folder.base_name,
         "network": digest[:16],
         "selfreg": folder.settings.as_plans() if folder.settings else None,
         "epochs": epochs,
@@ -169,12 +169,30 @@ def _check_model(model: Path, dataset_json: Path, dataset: Mapping[str, Any], be
             f"{folder.path} was trained on {trained}, but {dataset_json} is the data set {scored}{reason}; give the "
             "model that made the predictions, and the data set that it was trained on"
         )
+    mine, other = (_training_part(content) for content in (folder.dataset_json, dataset))
+    if mine and other and mine != other:
+        raise SelfRegError(
+            f"{folder.path} was trained on another conversion of {trained}: "
+            f"{next(key for key in mine if mine[key] != other[key])} is not the same; score it on the data set that it "
+            "was trained on, or train it on this one"
+        )
     learnt, masks = (_masks(benchmark, content) for content in (folder.dataset_json, dataset))
     if learnt != masks:
         raise SelfRegError(
             f"{folder.path} was trained on {learnt or 'other masks'}, but {dataset_json} has {masks or 'other masks'}; "
             "score it on the data set that it was trained on"
         )
+
+
+def _training_part(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """What a conversion says of the training cases; empty of a data set that was not converted here.
+
+    Where the split is drawn over what is there, what is missing or extra may be of either part.
+    """
+    converted = dict(dataset.get("benchmark", {}))
+    missing = {part: names for part, names in converted.get("missing", {}).items() if part != "test" and names}
+    found = {"size": converted.get("size"), "missing": missing, "extra": converted.get("problems", {}).get("extra")}
+    return found if converted else {}
 
 
 def _check_dataset(run: Run, benchmark: Protocol, dataset: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -187,6 +205,13 @@ def _check_dataset(run: Run, benchmark: Protocol, dataset: Mapping[str, Any]) ->
     if not all(type(label) is int for label in labels) or sorted(labels) != expected:
         raise SelfRegError(f"{path} has labels {labels}, but {run.benchmark} has {expected}; choose another benchmark")
     converted = dict(dataset.get("benchmark", {}))
+    names = [str(name) for name, value in sorted(dataset["labels"].items(), key=lambda item: item[1]) if value]
+    mine, theirs = ([name.lower() for name in order] for order in (names, benchmark.classes))
+    if mine != theirs and sorted(mine) == sorted(theirs):
+        raise SelfRegError(
+            f"{path} has the labels {', '.join(names)} in this order, but {run.benchmark} has "
+            f"{', '.join(benchmark.classes)}; convert the data set with nnUNetv2_selfreg convert"
+        )
     name = converted.get("name", benchmark.dataset)
     if name != benchmark.dataset:
         raise SelfRegError(f"{path} is the data set of {name}, not of {run.benchmark}; choose another benchmark")

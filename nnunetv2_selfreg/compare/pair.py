@@ -39,6 +39,8 @@ def matched(trainings: Sequence[Training], common_only: bool, other_plans: bool)
             if not other_plans:
                 raise SelfRegError(f"{line}; compare them all the same with --other-plans")
             notes.append(line)
+    for model in (trainings[0::2], trainings[1::2]):
+        _check_repetitions(model)
     for training in trainings:
         for fold, reason in training.unusable.items():
             _leave_out(f"fold {fold} of {training.folder} {reason}", common_only, notes)
@@ -47,7 +49,7 @@ def matched(trainings: Sequence[Training], common_only: bool, other_plans: bool)
         lacking = {fold for other in trainings for fold in other.folds} - set(training.folds) - set(training.unusable)
         for fold in sorted(lacking):
             _leave_out(f"{training.folder} has no fold {fold}", common_only, notes)
-        kept = {fold for fold, _ in common}
+        kept = set.intersection(*(set(other.folds) for other in trainings))
         extra = [
             f"{case} (fold {fold})" for fold, case in training.cases if fold in kept and (fold, case) not in common
         ]
@@ -82,6 +84,19 @@ def _check_data(first: Training, other: Training) -> None:
                 f"{first.folder} and {other.folder} are of other data: {key} is {mine.get(key)!r} and "
                 f"{theirs.get(key)!r}"
             )
+
+
+def _check_repetitions(model: Sequence[Training]) -> None:
+    """Refuses a repetition that was not trained as the first training of its model was."""
+    first, *others = model
+    for other in others:
+        for key in first.made_by.keys() & other.made_by.keys():
+            mine, theirs = first.made_by[key], other.made_by[key]
+            if mine != theirs:
+                raise SelfRegError(
+                    f"{other.folder} is no repetition of {first.folder}: {key} is {theirs} and {mine}; give --again a "
+                    "training of the first model, then one of the second"
+                )
 
 
 def _check_splits(first: Training, other: Training) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.model_folder import CHECKPOINT, ModelFolder
-from nnunetv2_selfreg.settings import read_plans
+from nnunetv2_selfreg.settings import KEY, read_plans
 
 SUMMARY, DATASET, PLANS = "summary.json", "dataset.json", "plans.json"
 TOGETHER = "all cases"  # the one fold of a folder of predictions
@@ -36,6 +36,7 @@ class Training:
         dataset: The data set's description; empty where there is none.
         plans: The plans without names, and the configuration that was trained; empty where there are none. Of
             predictions whose model is not known, all configurations.
+        made_by: The trainer's name and SelfReg's settings in the plans; empty where the model is not known.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Training:
     unusable: Mapping[str, str]
     dataset: Mapping[str, Any]
     plans: Mapping[str, Any]
+    made_by: Mapping[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> "Training":
@@ -85,6 +87,7 @@ class Training:
         unusable: Mapping[str, str],
         dataset: Mapping[str, Any],
         plans: Mapping[str, Any],
+        made_by: Mapping[str, Any],
     ) -> "Training":
         rows, predictions, references = [], {}, {}
         if dataset and not (isinstance(dataset.get("labels"), dict) and isinstance(dataset.get("file_ending"), str)):
@@ -105,7 +108,7 @@ class Training:
                     row = {"fold": fold, "case": case, "class": names.get(label, f"label {label}")}
                     rows.append(row | {"value": metrics["Dice"], "reference": metrics["n_ref"]})
         scores = pd.DataFrame(rows, columns=["fold", "case", "class", "value", "reference"]).astype({"value": float})
-        return cls(folder, scores, predictions, references, unusable, dataset, plans)
+        return cls(folder, scores, predictions, references, unusable, dataset, plans, made_by)
 
     @property
     def folds(self) -> list[str]:
@@ -161,8 +164,8 @@ def _key(value: int | Sequence[int]) -> str:
     return str(tuple(value)) if isinstance(value, Sequence) else str(value)
 
 
-def _origin(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The data set and plans of a folder of predictions: those of the model's folder that it is in, or its own."""
+def _origin(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What `_of_model` gives of the model's folder that predictions are in; else their own data set and plans."""
     for home in (folder.parent, folder.parent.parent):
         with suppress(SelfRegError):
             return _of_model(ModelFolder.open(home))
@@ -171,11 +174,13 @@ def _origin(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         for name, read in ((DATASET, _read), (PLANS, read_plans))
     )
     configurations = {name: _without_names(each) for name, each in plans.get("configurations", {}).items()}
-    return dataset, _comparable(plans) | ({"configurations": configurations} if plans else {})
+    return dataset, _comparable(plans) | ({"configurations": configurations} if plans else {}), {}
 
 
-def _of_model(model: ModelFolder) -> tuple[dict[str, Any], dict[str, Any]]:
-    return model.dataset_json, _comparable(model.plans) | {"configuration": _without_names(model.resolved)}
+def _of_model(model: ModelFolder) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The data set, the plans, and what made the model."""
+    plans = _comparable(model.plans) | {"configuration": _without_names(model.resolved)}
+    return model.dataset_json, plans, {"trainer": model.trainer, KEY: model.resolved.get(KEY)}
 
 
 def _without_names(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -216,6 +216,30 @@ def test_model_of_another_data_set_is_refused(acdc: Path, model: Callable[..., P
             write_scores(run, acdc / "results" / "run.csv")
 
 
+@pytest.mark.parametrize(
+    ("trained", "there", "key"),
+    [
+        ({"missing": {"train": ["patient001"], "test": []}}, {"missing": {"train": [], "test": []}}, "missing"),
+        # where the split is drawn, a picture more is another split
+        ({"missing": {"train or test": ["1 of 795"]}}, {"missing": {"train": []}}, "missing"),
+        ({"problems": {"extra": ["a picture"]}}, {"problems": {}}, "extra"),
+        ({"size": 224}, {"size": None}, "size"),
+        ({"missing": {"train": [], "test": ["patient101"]}}, {"missing": {"train": [], "test": []}}, None),
+    ],
+)
+def test_a_model_of_another_conversion_is_refused(
+    acdc: Path, model: Callable[..., Path], trained: dict[str, Any], there: dict[str, Any], key: str | None
+) -> None:
+    folder = model("nnUNetTrainer")
+    write_dataset(folder, LABELS, ".nii.gz", benchmark={"name": "acdc", **trained})
+    write_dataset(acdc, LABELS, ".nii.gz", benchmark={"name": "acdc", **there})
+    if key:
+        expected = f"was trained on another conversion of Dataset027_ACDC: {key} is not the same; score it on"
+        assert expected in refusal(acdc, model=folder)
+    else:
+        scored(acdc, model=folder)
+
+
 def test_missing_prediction_is_refused_or_recorded(acdc: Path) -> None:
     (acdc / "predictions" / "patient003_frame12.nii.gz").unlink()
     text = refusal(acdc)
@@ -252,6 +276,10 @@ def _misnamed(folder: Path) -> None:
         (lambda folder: shutil.rmtree(folder / "predictions"), "predictions is not a folder"),
         (lambda folder: [path.unlink() for path in (folder / "labelsTs").iterdir()], "holds no .nii.gz file"),
         (lambda folder: write_dataset(folder, {"background": 0, "LV": 1}, ".nii.gz"), "has labels [0, 1]"),
+        (
+            lambda folder: write_dataset(folder, {"background": 0, "LV": 1, "Myo": 2, "RV": 3}, ".nii.gz"),
+            "has the labels LV, Myo, RV in this order, but acdc has RV, Myo, LV; convert the data set",
+        ),
         (lambda folder: write_dataset(folder, LABELS, ".xyz"), "file_ending '.xyz'"),
         (lambda folder: write_dataset(folder, LABELS, ".nii.gz", benchmark={"name": "synapse"}), "data set of synapse"),
         (lambda folder: (folder / "dataset.json").write_text("{}"), "is not a dataset.json of nnU-Net"),

@@ -104,7 +104,7 @@ def test_repetitions_tell_the_noise_of_training(models, tmp_path):
     better = {fold: {case: tuple(v + 0.02 for v in values) for case, values in FIRST[fold].items()} for fold in FIRST}
     again = [
         write_model(tmp_path / "again" / "Dataset001_Test" / models[0].name, better),
-        write_model(tmp_path / "again" / "Dataset001_Test" / models[1].name, SECOND),
+        write_model(tmp_path / "again" / "Dataset001_Test" / models[1].name, SECOND, selfreg={"lambda_scr": 0.1}),
     ]
     assert compare(*models, "--again", *again, "-o", tmp_path / "out") == 0
     # of each fold a standard deviation of 2 / sqrt(2) in one model and 0 in the other
@@ -116,6 +116,19 @@ def test_repetitions_tell_the_noise_of_training(models, tmp_path):
     assert f"Note: {models[1]} and {again[1]} have the same Dice in every case" in text_of(tmp_path / "out")
     assert text_of(tmp_path / "out").count("have the same Dice") == 1
     assert "With one training" not in text_of(tmp_path / "out")
+
+
+def test_a_repetition_is_of_the_same_trainer_and_settings(models, tmp_path, capsys):
+    again = [
+        write_model(tmp_path / "again" / "Dataset001_Test" / model.name, FIRST, selfreg=selfreg)
+        for model, selfreg in zip(models, (None, {"lambda_scr": 0.2}), strict=True)
+    ]
+    assert compare(*models, "--again", *reversed(again), "-o", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert f"{again[1]} is no repetition of {models[0]}: trainer is nnUNetTrainerSelfReg and nnUNetTrainer" in said
+    assert compare(*models, "--again", *again, "-o", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert f"{again[1]} is no repetition of {models[1]}: selfreg is {{'lambda_scr': 0.2}} and" in said
 
 
 def test_a_training_given_twice_is_no_repetition(models, tmp_path, capsys):
@@ -190,6 +203,13 @@ def test_what_only_one_side_has_is_refused_or_left_out_when_asked(harm, message,
     assert not (tmp_path / "out").exists()
     assert compare(*models, "-o", tmp_path / "out", "--common-only") == 0
     assert re.search(f"Note: {message}", text_of(tmp_path / "out"))
+
+
+def test_a_fold_without_a_common_case_is_not_dropped_in_silence(models, tmp_path, capsys):
+    other = {"patient9_ED": (0.5, 0.5), "patient9_ES": (0.5, 0.5)}
+    write_summary(models[1] / "fold_1" / "validation" / "summary.json", other)
+    assert compare(*models, "-o", tmp_path / "out") == 1
+    assert "has patient3_ED (fold 1), patient4_ED (fold 1)" in capsys.readouterr().err
 
 
 def test_other_plans_are_refused_by_key_or_noted_when_asked(models, tmp_path, capsys):

@@ -108,6 +108,8 @@ class nnUNetTrainerSeeded_2500steps(nnUNetTrainer_2500steps):
     """
 
     def initialize(self) -> None:
+        if os.environ.get("nnUNet_n_proc_DA") != "0":
+            raise RuntimeError("worker processes draw batches of their own; set nnUNet_n_proc_DA=0")
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(10 * int(os.environ.get("STUDY_REPETITION", "0")) + self.fold)
         super().initialize()

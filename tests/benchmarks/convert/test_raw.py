@@ -102,8 +102,13 @@ def test_a_finished_data_set_is_replaced_only_when_asked(archive, raw, monkeypat
     assert snapshot(dataset) == before
     assert names(raw) == ["Dataset227_GlaS"]
 
+    there = raw.parent / "nnUNet_preprocessed" / "Dataset227_GlaS"
+    there.mkdir(parents=True)
+    for name in ("splits_final.json", "dataset_fingerprint.json", "nnUNetPlans.json"):
+        (there / name).write_text("of the data set before")
     convert("glas", archive("glas"), "--overwrite")
     assert names(raw) == ["Dataset227_GlaS"]
+    assert names(there) == ["nnUNetPlans.json"]
     del before["mine"]
     assert snapshot(dataset) == before
 
