@@ -369,3 +369,10 @@ def test_fewer_folds_than_the_protocol_scores_are_marked(tmp_path: Path, given_r
         "nnUNetTrainer": [],
         "nnUNetTrainerSelfReg": ["3 of 5 folds"],
     }
+
+
+def test_an_ensemble_is_not_one_of_the_folds(tmp_path: Path, given_run: Runs) -> None:
+    given_run(tmp_path, "nnUNetTrainer", IMAGES, gland([0.9] * 8), fold="ensemble", **GLAS)
+    write_table(tmp_path, tmp_path)
+    (arm,) = json.loads((tmp_path / "table.json").read_text())["tables"][0]["arms"]
+    assert arm["incomplete"] == []
