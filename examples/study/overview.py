@@ -49,8 +49,8 @@ def of_forms(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for dataset in (name for name in SCREENS if name in summaries):
         part = summaries[dataset]
-        named = [(compared["name"].removesuffix(f" - {STOCK}"), compared) for compared in part["comparisons"]]
-        found = [(FORMS[arm], compared) for arm, compared in named if arm in FORMS]
+        named = {compared["name"].removesuffix(f" - {STOCK}"): compared for compared in part["comparisons"]}
+        found = [(title, named[arm]) for arm, title in FORMS.items() if arm in named]
         found += [("Stock again", compared) for compared in part["noise"]]
         for name, compared in found:
             pairs = [run["difference"][MEAN] for run in compared["runs"]]
