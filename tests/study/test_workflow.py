@@ -1,5 +1,7 @@
 """The study's workflow, as a dry run: every training of the configurations is asked for."""
 
+import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,21 @@ def test_every_run_is_trained_once(study, tmp_path):
     counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2 and line[0].isalpha())
     assert int(counts["train"]) == expected
     assert int(counts["preprocess"]) == len(content["data"])
+
+
+@pytest.mark.longer
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
+def test_what_is_collected_is_not_trained_again(tmp_path):
+    (tmp_path / "hippocampus").mkdir()
+    command = f"-m snakemake -s {STUDY / 'Snakefile'} -n --cores 2 --config study={STUDY / 'screen.yaml'} "
+    command += f"work={tmp_path} hippocampus={tmp_path / 'hippocampus'} missing_in={STUDY / 'results'}"
+    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True, check=True)
+    with open(STUDY / "results" / "runs.csv", newline="") as file:
+        there = [row for row in csv.DictReader(file) if row["dataset"] == "hippocampus_screen"]
+    assert set(re.findall(r"^train +(\d+)$", done.stdout, re.MULTILINE)) == {str(70 - len(there))}
+    for row in there:
+        model = f"{row['trainer']}__{row['plans']}__2d/fold_{row['fold']}/"
+        assert f"repetition_{row['repetition']}/Dataset004_Hippocampus/{model}" not in done.stdout
 
 
 @pytest.mark.longer
