@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nnunetv2_selfreg import __version__
+from nnunetv2_selfreg.benchmarks.datasets import check_dataset, check_model, masks_of
 from nnunetv2_selfreg.benchmarks.metrics import Labels, scores
 from nnunetv2_selfreg.benchmarks.protocol import ENSEMBLE, NATIVE, SMALL, Protocol
 from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
@@ -24,7 +24,6 @@ from nnunetv2_selfreg.files import listed, read_json
 from nnunetv2_selfreg.model_folder import CHECKPOINT, ModelFolder, load_checkpoint
 from nnunetv2_selfreg.reading import read_labels
 
-SAME_DATA = ("labels", "channel_names", "file_ending")  # in dataset.json, for a model and what it is scored on
 FOLDS = 5
 GEOMETRY_TOLERANCE = 1e-3  # mm; files keep spacing and origin in single precision
 
@@ -63,11 +62,11 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False, overwri
         check_new(output)
     benchmark = PROTOCOLS[run.benchmark]
     dataset = read_json(run.dataset_json, "dataset.json")
-    converted = _check_dataset(run, benchmark, dataset)
+    converted = check_dataset(run.dataset_json, run.benchmark, benchmark, dataset)
     reader = _reader(dataset)
     training: dict[str, Any] = {"trainer": output.stem, "plans": "", "configuration": "", "epochs": {}, "torch": []}
     if run.model is not None:
-        _check_model(run.model, run.dataset_json, dataset, benchmark)
+        check_model(run.model, run.dataset_json, dataset, benchmark)
         training = describe_training(run.model, run.fold, run.folds)
     ending = dataset["file_ending"]
     cases, unpredicted = _cases(run, benchmark, ending, allow_incomplete)
@@ -83,7 +82,7 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False, overwri
         raise SelfRegError(f"{run.references} mixes images of {SMALL} with others; score each size alone")
     folds = "ensemble of folds" if run.fold == ENSEMBLE else "each fold alone"
     torch = ", ".join(training.pop("torch") or [version("torch")])
-    masks = _masks(benchmark, dataset)
+    masks = masks_of(benchmark, dataset)
     sidecar = {
         "benchmark": run.benchmark,
         "protocol": ", ".join(filter(None, (folds, *sizes, masks))),
@@ -150,75 +149,6 @@ def _fold_folders(folder: ModelFolder, fold: str, folds: Sequence[int] | None) -
     if missing := [f"fold_{name}" for name in wanted if name not in there] or ["numbered fold"] * (not wanted):
         raise SelfRegError(f"--fold {fold}: {folder.path} has no {missing[0]}; folds there: {listed(there, 10)}")
     return [folder.path / f"fold_{name}" for name in wanted]
-
-
-def _masks(benchmark: Protocol, dataset: Mapping[str, Any]) -> str | None:
-    """The reference masks of a converted data set, if they have a table of their own."""
-    masks = dict(dataset.get("benchmark", {})).get("masks")
-    return masks if masks in list(benchmark.masks) else None
-
-
-def _check_model(model: Path, dataset_json: Path, dataset: Mapping[str, Any], benchmark: Protocol) -> None:
-    """Refuses a model that was trained on another data set, or other masks, than the one that is scored."""
-    folder = ModelFolder.open(model)
-    trained, scored = folder.plans.get("dataset_name") or folder.dataset, dataset_json.absolute().parent.name
-    wrong = [name for name in SAME_DATA if folder.dataset_json.get(name) != dataset.get(name)]
-    if wrong or (re.fullmatch(r"Dataset\d{3}_.+", scored) and scored != trained):
-        reason = f"; their {wrong[0]} differ" if wrong else ""
-        raise SelfRegError(
-            f"{folder.path} was trained on {trained}, but {dataset_json} is the data set {scored}{reason}; give the "
-            "model that made the predictions, and the data set that it was trained on"
-        )
-    mine, other = (_training_part(content) for content in (folder.dataset_json, dataset))
-    if mine and other and mine != other:
-        raise SelfRegError(
-            f"{folder.path} was trained on another conversion of {trained}: "
-            f"{next(key for key in mine if mine[key] != other[key])} is not the same; score it on the data set that it "
-            "was trained on, or train it on this one"
-        )
-    learnt, masks = (_masks(benchmark, content) for content in (folder.dataset_json, dataset))
-    if learnt != masks:
-        raise SelfRegError(
-            f"{folder.path} was trained on {learnt or 'other masks'}, but {dataset_json} has {masks or 'other masks'}; "
-            "score it on the data set that it was trained on"
-        )
-
-
-def _training_part(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """What a conversion says of the training cases; empty of a data set that was not converted here.
-
-    Where the split is drawn over what is there, what is missing or extra may be of either part.
-    """
-    converted = dict(dataset.get("benchmark", {}))
-    missing = {part: names for part, names in converted.get("missing", {}).items() if part != "test" and names}
-    found = {"size": converted.get("size"), "missing": missing, "extra": converted.get("problems", {}).get("extra")}
-    return found if converted else {}
-
-
-def _check_dataset(run: Run, benchmark: Protocol, dataset: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Checks that the data set can be this benchmark's, and gives what its converter says of it."""
-    path = run.dataset_json
-    if not isinstance(dataset.get("labels"), dict) or not isinstance(dataset.get("file_ending"), str):
-        raise SelfRegError(f"{path} is not a dataset.json of nnU-Net: it lacks labels or file_ending")
-    labels = list(dataset["labels"].values())
-    expected = list(range(len(benchmark.classes) + 1))
-    if not all(type(label) is int for label in labels) or sorted(labels) != expected:
-        raise SelfRegError(f"{path} has labels {labels}, but {run.benchmark} has {expected}; choose another benchmark")
-    converted = dict(dataset.get("benchmark", {}))
-    names = [str(name) for name, value in sorted(dataset["labels"].items(), key=lambda item: item[1]) if value]
-    mine, theirs = ([name.lower() for name in order] for order in (names, benchmark.classes))
-    if mine != theirs and sorted(mine) == sorted(theirs):
-        raise SelfRegError(
-            f"{path} has the labels {', '.join(names)} in this order, but {run.benchmark} has "
-            f"{', '.join(benchmark.classes)}; convert the data set with nnUNetv2_selfreg convert"
-        )
-    name = converted.get("name", benchmark.dataset)
-    if name != benchmark.dataset:
-        raise SelfRegError(f"{path} is the data set of {name}, not of {run.benchmark}; choose another benchmark")
-    missing = converted.get("missing", {})
-    if "test" in missing:
-        converted["missing"] = {**missing, "test": list(filter(benchmark.counts, missing["test"]))}
-    return converted
 
 
 def _cases(run: Run, benchmark: Protocol, ending: str, allow_incomplete: bool) -> tuple[list[str], list[str]]:

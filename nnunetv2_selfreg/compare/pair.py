@@ -90,7 +90,7 @@ def _check_repetitions(model: Sequence[Training]) -> None:
     """Refuses a repetition that was not trained as the first training of its model was."""
     first, *others = model
     for other in others:
-        for key in first.made_by.keys() & other.made_by.keys():
+        for key in filter(other.made_by.__contains__, first.made_by):
             mine, theirs = first.made_by[key], other.made_by[key]
             if mine != theirs:
                 raise SelfRegError(
