@@ -133,7 +133,7 @@ def said():
         "**All others are below stock on the mean**": all(
             row["difference"] < 0 for name, row in forms.items() if name not in (best["name"], "Stock again")
         ),
-        "half of a screen": max(row["runs"] for row in forms.values()) <= 5,
+        "less than half of a screen": max(row["runs"] for row in forms.values()) < 5,
         "decorrelation is ahead": best["name"] == "Decorrelation",
         "2500 steps": {tuple(row["iterations"]) for row in content["cost"]} == {(2500,)},
         f"{sum(row['runs'] for row in content['cost'] if row['dataset'] in FIRST)} trainings": True,
