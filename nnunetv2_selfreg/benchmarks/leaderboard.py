@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
         "the predictions; without it the table has no difference to another training",
     )
     score.add_argument(
-        "--fold", type=_fold, metavar="FOLD", help="0, 1, ... or ensemble; default: ensemble where the protocol is one"
+        "--fold",
+        type=_fold,
+        metavar="FOLD",
+        help="0, 1, ..., all or ensemble; default: ensemble where the protocol is one",
     )
     score.add_argument(
         "--folds", type=int, nargs="+", metavar="N", help="of the ensemble; default: every fold that the model has"

@@ -16,6 +16,7 @@ from typing import Any
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed, read_json, write_json
 from nnunetv2_selfreg.settings import (
+    CHOICES,
     KEY,
     PLACES,
     RESERVED,
@@ -175,22 +176,21 @@ def _parser(first: argparse.ArgumentParser, types: Mapping[str, type]) -> argpar
         allow_abbrev=False,
         parents=[first],
     )
-    parser.add_argument("-d", dest="dataset", required=True, metavar="DATASET", help="name or number of the data set")
-    parser.add_argument("-p", dest="source", default="nnUNetPlans", metavar="PLANS", help="start from these plans")
-    parser.add_argument(
-        "-c", dest="configurations", nargs="+", metavar="CONFIGURATION", help="the configurations to set; default: all"
-    )
-    parser.add_argument("-o", dest="output", metavar="PLANS", help="identifier of the new plans")
-    parser.add_argument(
+    add = parser.add_argument
+    add("-d", dest="dataset", required=True, metavar="DATASET", help="name or number of the data set")
+    add("-p", dest="source", default="nnUNetPlans", metavar="PLANS", help="start from these; default: %(default)s")
+    add("-c", dest="configurations", nargs="+", metavar="CONFIGURATION", help="the configurations to set; default: all")
+    add("-o", dest="output", metavar="PLANS", help="identifier of the new plans")
+    add(
         "--list-modules",
         action="store_true",
         help="write nothing; show which modules of the network that -tr builds for -c can be students or teacher",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace plans that have the new identifier already")
+    add("--overwrite", action="store_true", help="replace plans that have the new identifier already")
     for name, type_ in types.items():
-        several: dict[str, Any] = {"nargs": "+", "help": f"setting {name}: 1,2 or modules' names"}
-        one: dict[str, Any] = {"type": type_, "help": f"setting {name}"}
-        parser.add_argument(_option(name), dest=f"{KEY}.{name}", metavar="VALUE", **(several if type_ is list else one))
+        kind: dict[str, Any] = {"nargs": "+"} if type_ is list else {"type": type_}
+        words = ": 1,2 or modules' names" if type_ is list else f": {' or '.join(CHOICES.get(name, ()))}".rstrip(": ")
+        add(_option(name), dest=f"{KEY}.{name}", metavar="VALUE", help=f"setting {name}{words}", **kind)
     return parser
 
 
