@@ -14,17 +14,20 @@ from nnunetv2_selfreg.terms import BUILT_IN, Step, Term
 
 
 class NonFinite(NamedTuple):
-    """Feature maps that turned NaN or infinite.
+    """What turned NaN or infinite.
 
     Attributes:
-        stages: The first maps that were not finite; if it may be the student or the teacher, both.
+        stages: The first maps that were not finite; if it may be the student or the teacher, both. Of a term, the first
+            at which it was not.
         iteration: The training step, counted from 0.
-        every_step: Whether no step at all was finite.
+        every_step: Whether none of several steps was finite.
+        what: `feature maps`, or the term of somebody's own that was not finite although they may have been.
     """
 
     stages: list[str]
     iteration: int
     every_step: bool
+    what: str = "feature maps"
 
 
 class _Added(NamedTuple):
@@ -138,7 +141,7 @@ class SelfRegCriterion(nn.Module):
         return means
 
     def non_finite(self) -> NonFinite | None:
-        """Where feature maps were first not finite since the last `take_means`; None when they all were."""
+        """Where feature maps or a term were first not finite since the last `take_means`; None when they all were."""
         stages = self.taps.stages
         names, teacher = [*stages.encoder, *stages.decoder], list(stages.teacher)
         first_bad = self._first_bad.tolist() if self._steps else []
@@ -146,11 +149,17 @@ class SelfRegCriterion(nn.Module):
         iteration = min((step for steps in bad_steps.values() for step in steps if step >= 0), default=None)
         if iteration is None:
             return None
-        every_step = int(self._finite_steps) == 0
+        every_step = self._steps > 1 and int(self._finite_steps) == 0
         found = {
             name: [stage for stage, step in zip(names, steps, strict=True) if step == iteration]
             for name, steps in bad_steps.items()
         }
+        bad = [term for term in self.terms if found[term.name]]
+        if not any(term in BUILT_IN for term in bad):  # those are finite on finite maps
+            what = f"the term {bad[0].name}"
+            if not any(term in BUILT_IN and term.reads_teacher for term in self.terms):
+                what = f"feature maps or {what}"
+            return NonFinite(found[bad[0].name][:1], iteration, every_step, what)
         alone = [found[term.name] for term in self.terms if not term.reads_teacher]
         if any(alone):  # the first of them in the forward pass: those after it only pass it on
             first = min((stage for each in alone for stage in each), key=names.index)

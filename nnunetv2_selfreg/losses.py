@@ -126,11 +126,15 @@ class TeacherPyramid:
         """The teacher, `(B, C, *grid)`, on the grid on which it meets this student."""
         grid = tuple(map(min, student.shape[2:], self._finest))
         if grid not in self._levels:
-            # averages of averages are exact where the sizes divide
-            sources = [level for level in self._levels if all(n % m == 0 for n, m in zip(level, grid, strict=True))]
+            # averages of averages are exact where all the sizes divide
+            sources = [level for level in self._levels if _divide(self._finest, level) and _divide(level, grid)]
             source = min(sources, key=math.prod, default=self._finest)
             self._levels[grid] = self._pool(self._levels[source], grid)
         return self._levels[grid]
+
+
+def _divide(sizes: Sequence[int], others: Sequence[int]) -> bool:
+    return all(size % other == 0 for size, other in zip(sizes, others, strict=True))
 
 
 def consistencies(students: Sequence[Tensor], teacher: Tensor, channels: Sequence[Channels]) -> Tensor:

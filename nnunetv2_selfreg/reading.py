@@ -9,7 +9,7 @@ NIfTI file's NaN and infinite values for 0, and says nothing when it writes one 
 import gzip
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from math import prod
@@ -37,6 +37,12 @@ class UnreadableError(SelfRegError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path} cannot be read: {reason}")
         self.reason = reason
+
+
+def channel_names(dataset_json: Mapping[str, Any]) -> Mapping[str, str]:
+    """A data set's image channels by number; like nnU-Net, it also takes version 1's key `modality`."""
+    names: Mapping[str, str] = dataset_json.get("channel_names") or dataset_json.get("modality") or {}
+    return names
 
 
 def read_images(reader: Any, paths: Sequence[Path]) -> tuple[Volume, dict[str, Any]]:

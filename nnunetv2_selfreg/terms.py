@@ -53,8 +53,9 @@ class Step:
         generator: Source of the terms' random numbers, on the teacher's device.
         compiled: Whether `torch.compile` makes kernels of the functions that `run` calls.
         scr_channels: The setting, one of `CHANNELS`.
-        labels: The reference of the finest output as nnU-Net's loss takes it: `(B, 1, *spatial)` of class numbers, or
-            `(B, regions, *spatial)`; None outside a training.
+        labels: The reference of the finest output as nnU-Net's loss takes it: `(B, 1, *spatial)` of class numbers, the
+            ignore label among them, or `(B, regions, *spatial)`, with one more for what is ignored where the data set
+            has an ignore label; None outside a training.
 
     Attributes:
         teacher: The teacher map, detached.
@@ -185,7 +186,10 @@ def own_term(
     ) -> Tensor:
         with autograd():
             student = feature.detach().to(accumulation_dtype(feature)).requires_grad_()
-            (own,) = torch.autograd.grad(evaluate(student, others), student)
+            value = evaluate(student, others)
+            if not value.requires_grad:  # a constant, such as 0 for a map that the loss has no use for
+                return gradient if in_place else gradient.clone()
+            (own,) = torch.autograd.grad(value, student, materialize_grads=True)
         return gradient.addcmul_(own, factor) if in_place else torch.addcmul(gradient, own, factor)
 
     def compute(students: Sequence[Tensor], step: Step) -> TermLosses:

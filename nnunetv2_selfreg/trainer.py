@@ -35,6 +35,8 @@ from nnunetv2_selfreg.settings import SelfRegSettings, check_places, resolve
 from nnunetv2_selfreg.taps import StageTaps
 from nnunetv2_selfreg.terms import BUILT_IN, IFD, SCR, SHARE, Term
 
+# not what people copy into nnU-Net's trainer folder, where nnU-Nets before 2.8 look for it
+NNUNETS_OWN = tuple(f"nnunetv2.training.nnUNetTrainer.{part}." for part in ("nnUNetTrainer", "variants", "primus"))
 CITATION = "Zhu et al., SelfReg-UNet: Self-Regularized UNet for Medical Image Segmentation, MICCAI 2024, pp. 601-611"
 
 check_nnunet()
@@ -112,7 +114,7 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         if non_finite is not None and (self.grad_scaler is None or non_finite.every_step):
             # with AMP a single bad step is no error: the scaler skips it and scales down
             raise RuntimeError(
-                f"SelfReg: feature maps turned NaN or infinite in epoch {self.current_epoch}, iteration "
+                f"SelfReg: {non_finite.what} turned NaN or infinite in epoch {self.current_epoch}, iteration "
                 f"{non_finite.iteration}, first at {', '.join(non_finite.stages)}; go on from the last checkpoint "
                 "(--c) or train the stock trainer to see whether SelfReg is the cause"
             )
@@ -181,7 +183,7 @@ def base_trainer(trainer: type[nnUNetTrainer]) -> type[nnUNetTrainer] | None:
 
 def stock_trainer(trainer: type[nnUNetTrainer]) -> type[nnUNetTrainer] | None:
     """nnU-Net's own trainer that a SelfReg trainer is made of, found everywhere; None for one without SelfReg."""
-    return next((base for base in _without_selfreg(trainer) if base.__module__.startswith("nnunetv2.")), None)
+    return next((base for base in _without_selfreg(trainer) if f"{base.__module__}.".startswith(NNUNETS_OWN)), None)
 
 
 def _without_selfreg(trainer: type[nnUNetTrainer]) -> Iterator[type[nnUNetTrainer]]:

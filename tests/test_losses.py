@@ -178,6 +178,15 @@ def test_the_teacher_pyramid_is_the_teacher_pooled_to_each_grid(sizes):
         assert pyramid.at(torch.zeros(2, 1, *grid)) is found
 
 
+def test_the_pyramid_is_exact_also_where_a_level_does_not_divide_the_teacher():
+    """As in a network whose max pooling rounds down: 100, 12, 6."""
+    teacher = random_map((1, 2, 100))
+    pyramid = TeacherPyramid(torch.tensor(teacher))
+    for size in (50, 12, 6):
+        found = pyramid.at(torch.zeros(1, 1, size))
+        np.testing.assert_allclose(found.numpy(), reference.pooled(teacher, (size,)), rtol=1e-12, atol=1e-15)
+
+
 def test_a_student_finer_than_the_teacher_sees_the_teacher_itself():
     pyramid = TeacherPyramid(torch.zeros(1, 2, 4, 6))
     assert pyramid.at(torch.zeros(1, 1, 8, 3)).shape == (1, 2, 4, 3)

@@ -149,4 +149,35 @@ def test_a_map_that_only_an_own_term_reads_is_named_when_it_is_not_finite():
     maps[1][0, 0, 0, 0] = float("nan")
     criterion.taps.take = lambda: anchored(maps[:2], maps[2:3], maps[3])
     criterion(None, None)
-    assert criterion.non_finite().stages == ["encoder.stages.2"]
+    found = criterion.non_finite()
+    assert (found.stages, found.what) == (["encoder.stages.2"], "feature maps or the term contrast")
+
+
+@pytest.mark.parametrize(
+    ("built_in", "what"), [((SCR, IFD), "the term contrast"), ((IFD,), "feature maps or the term contrast")]
+)
+def test_a_term_that_is_not_finite_on_finite_maps_is_named(built_in, what):
+    """SCR reads all maps, IFD not the teacher."""
+    terms = (*built_in, own_term("contrast", lambda student, teacher: student.sum() / (student.shape[1] - 2), 0.5))
+    settings = SelfRegSettings.from_plans({}, terms)
+    criterion = SelfRegCriterion(torch.nn.Identity(), StageTaps(plain_unet()), settings, CPU, terms)
+    criterion.loss.forward = lambda output, target: torch.zeros(())
+    maps = [torch.ones(1, channels, 4, 4) for channels in (4, 2, 4, 4)]
+    criterion.taps.take = lambda: anchored(maps[:2], maps[2:3], maps[3])
+    criterion(None, None)
+    found = criterion.non_finite()
+    assert (found.stages, found.what) == (["encoder.stages.2"], what)
+
+
+def test_a_loss_may_be_a_constant_at_some_students():
+    def of_wide_maps(student, teacher):
+        return student.square().sum() if student.shape[1] > 2 else student.new_zeros(())
+
+    students = [torch.ones(1, channels, 4, 4, requires_grad=True) for channels in (4, 2)]
+    anchors = [Anchor() for _ in students]
+    links = [anchor.lay(student)[1] for anchor, student in zip(anchors, students, strict=True)]
+    term = own_term("wide", of_wide_maps, 1.0)
+    losses = term.compute([student.detach() for student in students], Step(torch.ones(1, 2, 4, 4)))
+    weighted(losses.values[None], torch.ones(1, 2), [losses.gradients], anchors, links).backward()
+    assert torch.equal(students[0].grad, torch.full((1, 4, 4, 4), 2.0))
+    assert not students[1].grad.any()

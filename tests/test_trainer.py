@@ -182,6 +182,13 @@ def test_a_trainer_that_somebody_wrote_is_found_with_what_it_is_made_of(external
     assert getattr(trainer.stock_trainer(found), "__name__", None) == stock
 
 
+def test_a_trainer_in_nnunets_folder_that_is_not_nnunets_is_no_stock_trainer():
+    """Where people copied their trainers before nnU-Net 2.8: `find_trainer` imports them as modules of nnU-Net."""
+    theirs = type("nnUNetTrainerTheirs", (nnUNetTrainer,), {"__module__": "nnunetv2.training.nnUNetTrainer.my_trainer"})
+    found = type("nnUNetTrainerSelfRegTheirs", (trainer.nnUNetTrainerSelfReg, theirs), {})
+    assert (trainer.base_trainer(found), trainer.stock_trainer(found)) == (theirs, nnUNetTrainer)
+
+
 def test_nnunets_own_search_finds_a_selfreg_trainer_that_somebody_wrote(external):
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 

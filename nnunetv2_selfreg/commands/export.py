@@ -28,7 +28,11 @@ from nnunetv2_selfreg.terms import SHARE
 
 ORIGIN = "selfreg_origin.json"
 # what nnU-Net's own export takes along when it is there
-COMPANIONS = ("dataset_fingerprint.json", "crossval_results_folds_*/summary.json", "crossval_results_folds_*/post*")
+COMPANIONS = (
+    "dataset_fingerprint.json",
+    "crossval_results_folds_*/summary.json",
+    "crossval_results_folds_*/postprocessing.*",
+)
 FOLD_COMPANIONS = ("progress.png", "selfreg.png", "validation/summary.json")
 EVERY_FOLD = ("0", "1", "2", "3", "4")  # what nnUNetv2_predict takes without -f
 
@@ -40,11 +44,13 @@ class Exported(NamedTuple):
         before: Bytes of the model's checkpoints.
         after: Bytes of the exported ones.
         predict: The command that predicts with the exported model.
+        previous: The configuration whose predictions a cascade's second stage reads; None for others.
     """
 
     before: int
     after: int
     predict: str
+    previous: str | None
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -84,12 +90,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--without-optimizer", action="store_true", help="leave out the optimizer's state: smaller, but not for --c"
     )
+    parser.add_argument(
+        "--device", default="cpu", choices=["cpu", "cuda", "mps"], help="where both predict; default: %(default)s"
+    )
     parsed = parser.parse_args(arguments)
     output: Path = parsed.output
     if parsed.zip and not _is_zip(output):
         output = output.with_name(f"{output.name}.zip")
     optimizer = not parsed.without_optimizer
-    done = export(parsed.model, output, parsed.folds, parsed.checkpoint, optimizer, parsed.plans)
+    done = export(parsed.model, output, parsed.folds, parsed.checkpoint, optimizer, parsed.plans, parsed.device)
     before, after = (f"{size / 2**20:.1f} MiB" for size in (done.before, done.after))
     name = shlex.quote(str(output))
     install = (
@@ -97,6 +106,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     print(f"wrote {output}; checkpoints {before} before, {after} now; both models predict the same")
     print(f"install it and predict, with nnU-Net alone, by\n  {install}\n  {done.predict}")
+    if done.previous:
+        print(f"PREVIOUS are predictions of {done.previous}, which nnU-Net needs first: export that model, too")
     return 0
 
 
@@ -107,6 +118,7 @@ def export(
     checkpoint: str = CHECKPOINT,
     optimizer: bool = True,
     plans_name: str | None = None,
+    device: str = "cpu",
 ) -> Exported:
     """Writes a SelfReg model under its stock trainer's name, whole or not at all.
 
@@ -119,6 +131,7 @@ def export(
         optimizer: Whether to keep the optimizer's state, which only going on with the training needs.
         plans_name: Name of the exported plans; that of the model's plans and what SelfReg adds to the trainer's name
             when left out. With the model's own it is warned of what the installer would replace.
+        device: Where both models predict.
 
     Returns:
         What was written.
@@ -178,7 +191,7 @@ def export(
             torch.save(content | {"trainer_name": stock}, saved)
             exported.write_bytes(saved.getbuffer())
             before, after = before + source.stat().st_size, after + exported.stat().st_size
-            if not torch.equal(_logits(model, source), _logits(ModelFolder.open(target), exported)):
+            if not torch.equal(_logits(model, source, device), _logits(ModelFolder.open(target), exported, device)):
                 raise SelfRegError(
                     f"fold_{fold} predicts differently as {stock}; nothing was written, please report this"
                 )
@@ -190,23 +203,30 @@ def export(
         predict += f" -f {' '.join(sources)}"
     if checkpoint != CHECKPOINT:
         predict += f" -chk {checkpoint}"
-    return Exported(before, after, f"{predict} -i IMAGES -o PREDICTIONS")
+    previous = model.resolved.get("previous_stage")
+    predict += " -prev_stage_predictions PREVIOUS" if previous else ""
+    return Exported(before, after, f"{predict} -i IMAGES -o PREDICTIONS", previous)
 
 
 def _is_zip(output: Path) -> bool:
     return output.suffix.lower() == ".zip"
 
 
-def _logits(model: ModelFolder, checkpoint: Path) -> torch.Tensor:
-    """What a checkpoint predicts for noise somewhat larger than a patch, which is the same for the same model."""
+def _logits(model: ModelFolder, checkpoint: Path, device: str) -> torch.Tensor:
+    """What a checkpoint predicts for one patch of noise, which is the same for the same model."""
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-    predictor = model.predictor(checkpoint)
+    predictor = model.predictor(checkpoint, device)
+    predictor.use_mirroring = False  # one forward pass
     patch = list(predictor.configuration_manager.patch_size)
     shape = [1, *patch] if len(patch) == 2 else patch  # a 2d network gets slices
     channels = determine_num_input_channels(
         predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
     )
-    case = torch.randn(channels, *(size + size // 2 for size in shape), generator=torch.Generator().manual_seed(0))
-    logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(case)
+    case = torch.randn(channels, *shape, generator=torch.Generator().manual_seed(0))
+    try:
+        logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(case)
+    except (RuntimeError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise SelfRegError(f"{model.name} cannot predict on {device}; try another --device: {reason}") from None
     return logits

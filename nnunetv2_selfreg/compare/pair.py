@@ -29,12 +29,14 @@ def matched(trainings: Sequence[Training], common_only: bool, other_plans: bool)
         SelfRegError: Other data, splits or plans, a fold that cannot be compared, or folds and cases that only some
             have.
     """
+    if described := next((training.dataset for training in trainings if training.dataset), None):
+        trainings = [training.described_by(described) for training in trainings]
     first, *others = trainings
     notes: list[str] = []
     for other in others:
         _check_data(first, other)
         _check_splits(first, other)
-        if different := _differences(first.plans, other.plans):
+        if different := _different_plans(first.plans, other.plans):
             line = f"the plans of {other.folder} differ from those of {first.folder} in {listed(different)}"
             if not other_plans:
                 raise SelfRegError(f"{line}; compare them all the same with --other-plans")
@@ -125,6 +127,13 @@ def _check_references(first: Training, other: Training) -> None:
             f"{first.folder} and {other.folder} were scored against other references: those of {listed(cases)} hold "
             "other numbers of voxels"
         )
+
+
+def _different_plans(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """By the configuration that was trained; where one side does not tell it, by all."""
+    left_out = "configurations" if "configuration" in first and "configuration" in other else "configuration"
+    mine, theirs = ({key: value for key, value in plans.items() if key != left_out} for plans in (first, other))
+    return _differences(mine, theirs)
 
 
 def _differences(first: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:

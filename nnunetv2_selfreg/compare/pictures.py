@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed, new_file
-from nnunetv2_selfreg.reading import Volume, read_images, read_labels
+from nnunetv2_selfreg.reading import Volume, channel_names, read_images, read_labels
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2")
@@ -42,7 +42,7 @@ def find_images(folder: Path, case: str, dataset_json: Mapping[str, Any]) -> lis
         # nnU-Net writes the whole paths into what it is given
         cases = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dict(dataset_json)))
         return [Path(path) for path in cases[case]["images"]]
-    ending, channels = dataset_json["file_ending"], len(dataset_json["channel_names"])
+    ending, channels = dataset_json["file_ending"], len(channel_names(dataset_json))
     pattern = f"{escape(case)}_[0-9][0-9][0-9][0-9]{escape(ending)}"
     places = (folder / "imagesTr", folder / "imagesTs", folder)
     found = [paths for place in places if (paths := sorted(place.glob(pattern)))]

@@ -16,6 +16,7 @@ from nnunetv2_selfreg.compare import plots
 from nnunetv2_selfreg.compare.summaries import TOGETHER, Training
 from nnunetv2_selfreg.comparison import MEAN, by_case, compare, run_means
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.reading import channel_names
 from nnunetv2_selfreg.statistics import exact_mean, spread
 
 PAGE, TEXT, CASES, PICTURES = "comparison.html", "comparison.md", "cases.csv", "pictures"
@@ -75,18 +76,24 @@ class ComparisonReport:
 
     @cached_property
     def cases(self) -> pd.DataFrame:
-        """Each case: `patient`, `A`, `B` and `difference` (mean over classes), and those of each class."""
+        """Each case: `patient`, `A`, `B` and `difference` (mean over the classes that both count), and each class's."""
         values = {name: 100 * by_case(scores, self.classes) for name, scores in self.scores.items()}
         first = self.scores["A"].drop_duplicates("case").set_index("case")
         table = pd.DataFrame({"patient": first["cluster"], "fold": first["fold"]}).loc[values["A"].index]
-        for of, columns in {MEAN: self.classes, **{name: [name] for name in self.classes}}.items():
-            parts = {
-                name: [exact_mean(row) for row in value[columns].to_numpy().tolist()] for name, value in values.items()
-            }
-            prefix = "" if of == MEAN else f"{of} "
-            table[f"{prefix}A"], table[f"{prefix}B"] = parts["A"], parts["B"]
-            table[f"{prefix}difference"] = table[f"{prefix}B"] - table[f"{prefix}A"]
+        counted = values["A"].notna() & values["B"].notna()
+        for name, value in values.items():
+            table[name] = [exact_mean(row) for row in value.where(counted).to_numpy().tolist()]
+        table["difference"] = table["B"] - table["A"]
+        for of in self.classes:
+            table[f"{of} A"], table[f"{of} B"] = values["A"][of], values["B"][of]
+            table[f"{of} difference"] = values["B"][of] - values["A"][of]
         return table
+
+    @cached_property
+    def counted_once(self) -> int:
+        """Cases with a class that one model's score counts and the other's does not."""
+        a, b = (by_case(scores, self.classes).isna() for scores in self.scores.values())
+        return int((a != b).any(axis=1).sum())
 
     @cached_property
     def by_class(self) -> pd.DataFrame:
@@ -116,11 +123,10 @@ class ComparisonReport:
         variances = [spread(of_fold.tolist())["sd"] ** 2 for of_fold in folds]
         return exact_mean(variances) ** 0.5
 
-    @property
-    def most_different(self) -> pd.DataFrame:
-        """The cases that differ most, the largest difference first."""
+    def most_different(self, count: int) -> pd.DataFrame:
+        """So many cases that differ most, the largest difference first."""
         order = self.cases["difference"].abs().sort_values(ascending=False, kind="stable").dropna().index
-        return self.cases.loc[order[:MOST]]
+        return self.cases.loc[order[:count]]
 
     def answers(self) -> list[str]:
         """What was found, and what it does not tell, in sentences."""
@@ -130,8 +136,13 @@ class ComparisonReport:
         found = [
             f"B has {mean['difference']:+.2f} Dice points against A ({mean['B']:.2f} and {mean['A']:.2f}); "
             f"{mean['better']:.0f} cases are better by more than {self.margin:g}, {mean['worse']:.0f} worse, "
-            f"of {len(self.cases)}."
+            f"of {self.comparison.over_cases.loc[MEAN, 'cases']:.0f}."
         ]
+        if self.counted_once:
+            found.append(
+                f"In {self.counted_once} of the cases a class counts for one model alone, since the reference and the "
+                "other's prediction lack it. That Dice enters the means, and no case's difference."
+            )
         if isnan(mean["low"]):
             found.append("With one case or patient there is no interval over cases.")
         else:
@@ -190,7 +201,7 @@ class ComparisonReport:
             "notes": self.notes,
             "by_class": self.by_class.to_dict("index"),
             "by_fold": self.by_fold.to_dict("index") if self.folds != [TOGETHER] else {},
-            "most_different": self.most_different.to_dict("index"),
+            "most_different": self.most_different(MOST).to_dict("index"),
             "several_folds": len(self.folds) > 1,
             "margin": self.margin,
             "version": __version__,
@@ -204,7 +215,7 @@ class ComparisonReport:
         from nnunetv2_selfreg.compare.pictures import draw_case, find_images
 
         a, b = self.trainings["A"][0], self.trainings["B"][0]
-        if not {"file_ending", "channel_names", "labels"} <= set(a.dataset):
+        if not ({"file_ending", "labels"} <= set(a.dataset) and channel_names(a.dataset)):
             raise SelfRegError(f"--pictures: {a.folder} has no dataset.json that says how its images are read")
         raw = images or Path(os.environ.get("nnUNet_raw", "nnUNet_raw"), a.plans.get("dataset_name", ""))
         if not raw.is_dir():
@@ -212,7 +223,7 @@ class ComparisonReport:
         labels = [place / part for place in (raw, raw.parent) for part in ("labelsTr", "labelsTs")]
         folder.mkdir()
         drawn = {}
-        for name, row in self.most_different.head(count).iterrows():
+        for name, row in self.most_different(count).iterrows():
             case, path = (row["fold"], str(name)), folder / f"{name}.png"
             files = find_images(raw, str(name), a.dataset)
             reader = determine_reader_writer_from_dataset_json(a.dataset, str(files[0]), verbose=False)

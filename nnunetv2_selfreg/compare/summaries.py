@@ -34,8 +34,8 @@ class Training:
         references: The reference's file of each fold and case.
         unusable: Why a fold cannot be compared, by fold.
         dataset: The data set's description; empty where there is none.
-        plans: The plans without names, and the configuration that was trained; empty where there are none. Of
-            predictions whose model is not known, all configurations.
+        plans: The plans without names, with the `configuration` that was trained, where the model is known, and all
+            `configurations`; empty where there are none.
         made_by: The trainer's name and SelfReg's settings in the plans; empty where the model is not known.
     """
 
@@ -92,7 +92,7 @@ class Training:
         rows, predictions, references = [], {}, {}
         if dataset and not (isinstance(dataset.get("labels"), dict) and isinstance(dataset.get("file_ending"), str)):
             raise SelfRegError(f"{folder}: its {DATASET} is not one of nnU-Net: it lacks labels or file_ending")
-        names = {_key(value): name for name, value in dataset.get("labels", {}).items()}
+        names = _names(dataset)
         ending = re.escape(dataset["file_ending"]) if dataset else r"(\.nii)?\.[^.]+"
         for fold, path in summaries.items():
             for scored in _cases(path):
@@ -128,6 +128,13 @@ class Training:
             found.setdefault(case, set()).add(fold)
         return found
 
+    def described_by(self, dataset: Mapping[str, Any]) -> "Training":
+        """The same training with the names of this data set's classes, where it has no data set of its own."""
+        if self.dataset:
+            return self
+        names = {f"label {key}": name for key, name in _names(dataset).items()}
+        return replace(self, scores=self.scores.replace({"class": names}))
+
     def only(self, cases: Sequence[tuple[str, str]]) -> "Training":
         """The same training with these cases alone."""
         kept = set(cases)
@@ -159,6 +166,11 @@ def _cases(path: Path) -> list[Mapping[str, Any]]:
     return cases
 
 
+def _names(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """The classes' names by the keys that nnU-Net writes for them."""
+    return {_key(value): name for name, value in dataset.get("labels", {}).items()}
+
+
 def _key(value: int | Sequence[int]) -> str:
     """A label or region as nnU-Net writes it as a key."""
     return str(tuple(value)) if isinstance(value, Sequence) else str(value)
@@ -173,14 +185,20 @@ def _origin(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any
         read(folder / name) if (folder / name).is_file() else {}
         for name, read in ((DATASET, _read), (PLANS, read_plans))
     )
-    configurations = {name: _without_names(each) for name, each in plans.get("configurations", {}).items()}
-    return dataset, _comparable(plans) | ({"configurations": configurations} if plans else {}), {}
+    return dataset, _comparable(plans) | ({"configurations": _configurations(plans)} if plans else {}), {}
 
 
 def _of_model(model: ModelFolder) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """The data set, the plans, and what made the model."""
-    plans = _comparable(model.plans) | {"configuration": _without_names(model.resolved)}
+    plans = _comparable(model.plans) | {
+        "configuration": _without_names(model.resolved),
+        "configurations": _configurations(model.plans),
+    }
     return model.dataset_json, plans, {"trainer": model.trainer, KEY: model.resolved.get(KEY)}
+
+
+def _configurations(plans: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _without_names(each) for name, each in plans.get("configurations", {}).items()}
 
 
 def _without_names(configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.reading import read_images, read_labels
+from nnunetv2_selfreg.reading import channel_names, read_images, read_labels
 
 
 class CaseFiles(NamedTuple):
@@ -117,7 +117,7 @@ def prepare(files: CaseFiles, predictor: Any) -> PreparedCase:
 
 def _check(case: str, image: Any, labels: Any, description: dict[str, Any]) -> None:
     """Refuses an image or a reference that nnU-Net would take, but of which the model knows nothing."""
-    channels = len(description["channel_names"])
+    channels = len(channel_names(description))
     if len(image) != channels:
         raise SelfRegError(
             f"case {case} has {len(image)} image channel{'s' * (len(image) != 1)}; the model takes {channels}"

@@ -158,7 +158,8 @@ class Inspection:
         if case.labels is None:
             return self.model.predicted(logits, target)
         labels = case.labels[slicer[1:]]
-        return torch.isin(labels, torch.tensor(target.labels, dtype=labels.dtype)).to(logits.device)
+        # nnU-Net hands small labels over as int8, which a class of the data set may exceed
+        return torch.isin(labels.int(), torch.tensor(target.labels, dtype=torch.int32)).to(logits.device)
 
     def _explain(self, case: PreparedCase, slicer: tuple[Any, ...], target: Target, show: bool) -> Values:
         """Grad-CAM of a class in one patch at each stage."""

@@ -15,6 +15,7 @@ from nnunetv2_selfreg.inspect.values import MEASURES
 from nnunetv2_selfreg.layouts import Layout
 from nnunetv2_selfreg.model_folder import ModelFolder, load_checkpoint
 from nnunetv2_selfreg.networks import known_stages
+from nnunetv2_selfreg.reading import channel_names
 from nnunetv2_selfreg.settings import KEY, PLACES, SelfRegSettings
 from nnunetv2_selfreg.taps import FIRST_BLOCK, ChosenStages, choose_students, read_layouts
 from nnunetv2_selfreg.terms import BUILT_IN, SHARE
@@ -56,12 +57,12 @@ class InspectedModel:
         self.students = self.chosen.encoder | self.chosen.decoder
         self._tapped = self.stages | self.students | self.chosen.teacher
         terms = {term.name: term for term in (*BUILT_IN, *getattr(folder.trainer_class, "terms", ()))}
-        terms = {name: term for name, term in terms.items() if not term.reads_labels}
-        # by the measure's name, which another measure may have
-        self.terms = {f"{name}_term" if name in MEASURES else name: term for name, term in terms.items()}
         # of the terms that the training added, by their titles; empty without SelfReg
         weights = folder.settings.weights if folder.settings else {}
         self.weights = {terms[name].title: weight for name, weight in weights.items() if name in terms}
+        terms = {name: term for name, term in terms.items() if not term.reads_labels}
+        # by the measure's name, which another measure may have
+        self.terms = {f"{name}_term" if name in MEASURES else name: term for name, term in terms.items()}
         # those of the terms that pull by the measure's name; without SelfReg as it would pull by default
         pulling = weights or SelfRegSettings().weights
         self.pulling = {name: pulling[term.name] for name, term in self.terms.items() if pulling.get(term.name)}
@@ -76,7 +77,7 @@ class InspectedModel:
         self.logging = {
             measure: [float(x) for x in logged[name]] for measure, name in names.items() if logged.get(name)
         }
-        self.channels = len(folder.dataset_json["channel_names"])
+        self.channels = len(channel_names(folder.dataset_json))
         patch = self.predictor.configuration_manager.patch_size
         self.layouts = read_layouts(network, self._tapped, torch.zeros(1, self.channels, *patch, device=device))
         self.is_natural = self.predictor.plans_manager.image_reader_writer_class.__name__ == "NaturalImage2DIO"
@@ -133,11 +134,12 @@ def common_fold(paths: Sequence[Path], checkpoint: str) -> str | None:
 def check_comparable(first: InspectedModel, second: InspectedModel) -> None:
     """SelfRegError for two models of other classes, image channels or stages, which cannot stand in one table."""
     models = (first, second)
-    for what, (one, other) in {
+    compared: dict[str, list[Any]] = {
         "classes": [", ".join(f"{name} {list(labels)}" for name, _, labels in model.targets) for model in models],
-        "image channels": [model.folder.dataset_json["channel_names"] for model in models],
+        "image channels": [channel_names(model.folder.dataset_json) for model in models],
         "stages": [list(model.stages) for model in models],
-    }.items():
+    }
+    for what, (one, other) in compared.items():
         if one != other:
             names = " and ".join(model.folder.name for model in models)
             raise SelfRegError(f"{names} cannot be compared: their {what} differ, {one} and {other}")

@@ -6,10 +6,13 @@ A frame of values has a row for each value and the columns `model` (its letter),
 such as the share of a map without mass.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
 
 import pandas as pd
+
+from nnunetv2_selfreg.taps import FIRST_BLOCK
 
 STUDENTS, INPUT = "students", "input"
 IN_CLASS, AREA, NO_MASS = "in_class_share", "class_area", "maps_without_mass"
@@ -80,9 +83,9 @@ def differences(values: pd.DataFrame, left_out: Sequence[str] = ()) -> pd.DataFr
 
 
 def short(stage: str) -> str:
-    """A stage's name on an axis: E0 for encoder.stages.0, D0 for decoder.stages.0."""
-    part, _, number = stage.split(".")
-    return f"{part[0].upper()}{number}"
+    """A stage's name on an axis: E0 for encoder.stages.0, D0 for decoder.stages.0; another module's stays."""
+    found = re.fullmatch(rf"(encoder|decoder)\.stages\.(\d+(?:{FIRST_BLOCK})?)", stage)
+    return f"{found[1][0].upper()}{found[2]}" if found else stage
 
 
 def stage_rows(stages: Collection[str]) -> list[list[str]]:

@@ -66,13 +66,17 @@ class Findings:
         groups = {"encoder": encoder, "decoder": [stage for stage in self.stages if stage not in encoder]}
         means = self._group_means(IN_CLASS, groups)
         if not means:
-            return "No class is there to explain in these cases.", ""
+            seen = [letter for letter in self._letters if len(self._stage_means(letter, IN_CLASS))]
+            return f"No class is there to explain in these cases{f', but in {seen[0]}' if seen else ''}.", ""
         if len(means) == 2:
             one, other, order, units = self._of_all_stages(IN_CLASS, percent, ("more than", "less than", "as much as"))
             said = (
                 f"B's stages look at the classes {order} A's: {percent(other)} of a stage's Grad-CAM lies inside the "
                 f"class, {percent(one)} in A ({units})."
             )
+        elif not encoder:
+            (one,) = next(iter(means.values())).values()
+            said = f"Of a decoder stage's Grad-CAM {percent(one)} lies inside the class."
         else:
             one, other = next(iter(means.values())).values()
             order = _order(percent, one, other, ("more than", "less than", "as much as"))
@@ -89,7 +93,8 @@ class Findings:
         middle = max(depth.values()) / 2
         deep, shallow = ([stage for stage in self.stages if (depth[stage] - middle) * side > 0] for side in (1, -1))
         named = {"deep stages": deep, "shallow stages": shallow}
-        groups = {f"{name} ({', '.join(map(short, stages))})": stages for name, stages in named.items()}
+        groups = {f"{name} ({', '.join(map(short, stages))})": stages for name, stages in named.items() if stages}
+        groups = groups or {"stages": list(self.stages)}  # all of one depth
         means = self._group_means("redundancy", groups)
         if not means:
             return "How alike the channels are cannot be said: too few channels vary.", ""
@@ -98,6 +103,9 @@ class Findings:
         if len(means) == 2:
             one, other, order, units = self._of_all_stages("redundancy", plain, alike)
             said = f"B's channels are {order} A's: {what} {plain(other)}, {plain(one)} in A ({units})."
+        elif len(groups) == 1:
+            (one,) = next(iter(means.values())).values()
+            said = f"T{what[1:]} {plain(one)}."
         else:
             one, other = next(iter(means.values())).values()
             of_deep, of_shallow = groups
@@ -137,7 +145,11 @@ class Findings:
     def _group_means(self, measure: str, groups: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
         """Each model's means over the stages of each group; empty if one of them has none."""
         found = {
-            letter: {name: self._means(letter, measure).filter(items=stages).mean() for name, stages in groups.items()}
+            letter: {
+                name: self._means(letter, measure).filter(items=stages).mean()
+                for name, stages in groups.items()
+                if stages
+            }
             for letter in self._letters
         }
         return {} if any(isnan(mean) for means in found.values() for mean in means.values()) else found
@@ -161,6 +173,8 @@ class Findings:
                 f"({show(means[low])})."
             )
         differences = self._stage_means(DIFFERENCE, measure).abs()
+        if differences.empty:
+            return f"{subject}: no {self.unit} has it in both models."
         if not differences.any():
             return f"{subject} differs at no stage."
         at = differences.idxmax()
@@ -176,6 +190,8 @@ class Findings:
 
     def _agreement(self, difference: float, gains: pd.Series) -> tuple[float, str]:
         """The share of the units in which B is on the side of the difference, and this in words."""
+        if not len(gains):
+            return 0.0, f"no {self.unit} in common"
         if not difference:
             return 1.0, "no difference"
         agree = int((gains * difference > 0).sum())

@@ -132,6 +132,45 @@ def test_a_checkpoint_that_would_run_code_is_refused(stock_model, tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
+def test_what_find_best_configuration_leaves_goes_along_but_for_its_predictions(model, tmp_path):
+    merged = model / "crossval_results_folds_0_1"
+    (merged / "postprocessed").mkdir(parents=True)
+    for name in (
+        "summary.json",
+        "postprocessing.pkl",
+        "postprocessing.json",
+        "case.nii.gz",
+        "postprocessed/case.nii.gz",
+    ):
+        (merged / name).write_text("{}")
+    export(model, tmp_path / "out")
+    (exported,) = (tmp_path / "out" / "Dataset001_Tiny").iterdir()
+    found = {path.name for path in (exported / merged.name).iterdir()}
+    assert found == {"summary.json", "postprocessing.pkl", "postprocessing.json"}
+
+
+def test_a_network_that_cannot_predict_here_is_named_with_the_option(model, tmp_path, monkeypatch):
+    def needs_a_gpu(self, *arguments):
+        raise RuntimeError("Expected x.is_cuda() to be true\nbut")
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", needs_a_gpu)
+    with pytest.raises(SelfRegError, match=r"cannot predict on cpu; try another --device: Expected x.is_cuda\(\) to"):
+        export(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_of_a_cascade_the_first_stage_is_named(tmp_path, capsys):
+    stock = write_model(tmp_path / "results" / "Dataset001_Tiny", 2, CLASSES, channels=4, previous_stage="3d_lowres")
+    model = named(stock, TRAINER)
+    description = json.loads((model / "dataset.json").read_text())
+    # its network takes the image and a map of each class of the first stage's
+    (model / "dataset.json").write_text(json.dumps(description | {"channel_names": {"0": "MRI"}}))
+    assert main([str(model), str(tmp_path / "out")]) == 0
+    *_, command, note = capsys.readouterr().out.splitlines()
+    assert command.endswith("-prev_stage_predictions PREVIOUS -i IMAGES -o PREDICTIONS")
+    assert note == "PREVIOUS are predictions of 3d_lowres, which nnU-Net needs first: export that model, too"
+
+
 def test_a_half_trained_fold_is_refused(model, tmp_path):
     (model / "fold_1" / "checkpoint_final.pth").rename(model / "fold_1" / "checkpoint_latest.pth")
     with pytest.raises(SelfRegError, match=r"fold_1 has no checkpoint_final\.pth: its training has not finished"):

@@ -144,6 +144,29 @@ def test_folders_of_predictions_are_compared_as_one_fold(tmp_path):
     assert "| label 1" in text_of(tmp_path / "out")
 
 
+def test_a_class_that_one_model_alone_counts_enters_the_means_and_no_case(tmp_path, capsys):
+    """The reference lacks it and so does one prediction: nnU-Net counts nothing there, and 0 in the other."""
+    once, many = ({"a": (0.9, math.nan), "b": (0.8, 0.7)}, {"a": (0.9, 0.0), "b": (0.8, 0.7)})
+    for name, cases in (("first", once), ("second", many)):
+        write_summary(tmp_path / name / "summary.json", cases)
+    assert compare(tmp_path / "first", tmp_path / "second", "-o", tmp_path / "out") == 0
+    text = text_of(tmp_path / "out")
+    assert "B has -17.50 Dice points against A (60.00 and 77.50)" in text
+    assert "0 cases are better by more than 1, 0 worse, of 2" in text
+    assert "In 1 of the cases a class counts for one model alone" in text
+    table = pd.read_csv(tmp_path / "out" / "cases.csv", index_col="case")
+    assert table.loc["a", ["A", "B", "difference", "label 2 B"]].tolist() == pytest.approx([90, 90, 0, 0])
+
+
+def test_as_many_pictures_as_asked_for_are_of_the_cases_that_differ_most(tmp_path):
+    cases = [{f"case{i:02}": (0.5 + sign * i / 100, 0.5) for i in range(12)} for sign in (0, 1)]
+    for name, scores in zip("ab", cases, strict=True):
+        write_summary(tmp_path / name / "summary.json", scores)
+    frames = [frame([Training.read(tmp_path / name)], str) for name in "ab"]
+    report = ComparisonReport([], [], *frames, 0.01, [])
+    assert list(report.most_different(12).index) == [f"case{i:02}" for i in reversed(range(12))]
+
+
 def test_pictures_find_references_that_were_moved(models, tmp_path, monkeypatch):
     """The summaries name references on another machine; here they are beside the images."""
     raw = tmp_path / "raw" / "D"

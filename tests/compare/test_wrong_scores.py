@@ -146,6 +146,27 @@ def test_predictions_in_a_models_folder_are_compared_by_its_plans(models, refuse
     assert "in configuration.batch_size" in refused(*merged)
 
 
+def test_predictions_in_a_models_folder_and_elsewhere_are_compared_by_all_configurations(models, refused, tmp_path):
+    inside, elsewhere = models[0] / "test", tmp_path / "elsewhere"
+    for folder, folds in ((inside, FIRST), (elsewhere, SECOND)):
+        write_summary(folder / "summary.json", folds[0])
+    for name in ("plans.json", "dataset.json"):
+        shutil.copy(models[0] / name, elsewhere)
+    assert main(["compare", str(inside), str(elsewhere), "-o", str(tmp_path / "same")]) == 0
+    edit(elsewhere / "plans.json", lambda plans: plans["configurations"]["2d"].update(batch_size=4))
+    assert "in configurations.2d.batch_size;" in refused(inside, elsewhere)
+
+
+def test_predictions_without_a_data_set_of_their_own_have_the_others_classes(models, tmp_path):
+    """nnUNetv2_apply_postprocessing copies no dataset.json."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, folds in zip(folders, (FIRST, SECOND), strict=True):
+        write_summary(folder / "summary.json", folds[0])
+    shutil.copy(models[0] / "dataset.json", folders[1])
+    assert main(["compare", *map(str, folders), "-o", str(tmp_path / "out")]) == 0
+    assert "| RV" in (tmp_path / "out" / "comparison.md").read_text()
+
+
 def test_predictions_elsewhere_are_compared_by_all_configurations(models, refused, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, model, folds in zip(folders, models, (FIRST, SECOND), strict=True):

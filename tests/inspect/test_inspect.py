@@ -18,7 +18,7 @@ from reference import importance, internal_feature_distillation, pooled
 
 pytest.importorskip("captum", reason="needs the extra [inspect]")
 from inspecting import command_line, inspect, measure, opened, value
-from model_folders import CLASSES, write_model
+from model_folders import CLASSES, write_model, write_phantoms
 
 from nnunetv2_selfreg.compat import find_external_trainer
 from nnunetv2_selfreg.criterion import SelfRegCriterion
@@ -195,6 +195,23 @@ def test_the_students_are_those_of_the_plans_as_the_training_sees_them(flat, tmp
     assert [name for name in ("E0*", "E1*", "E2*", "D0*", "E2 first block*") if f"<td>{name}</td>" in page] == [
         "E0*", "E2*", "D0*", "E2 first block*",
     ]  # fmt: skip
+
+
+def test_a_student_that_is_no_stage_is_measured_under_its_own_name(flat, tmp_path):
+    name = "encoder.stages.1.0.convs.0"
+    folder = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES, selfreg={"encoder_stages": [name, 2]})
+    content, page = measure(replace(flat, folder=folder), "--cases", "1")
+    assert value(content["models"][0], "ifd", name)["mean"] > 0
+    assert f"<td>{name}*</td>" in page
+
+
+def test_a_class_that_is_larger_than_the_labels_of_a_case(flat, tmp_path):
+    """nnU-Net hands a reference without labels above 127 over as int8."""
+    folder = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES | {"LV": 200})
+    raw = write_phantoms(tmp_path / "raw", 1, relabel=lambda labels: np.where(labels == 3, 0, labels))
+    content, _ = measure(replace(flat, folder=folder, images=raw[0], labels=raw[1]), "--cases", "1")
+    seen = {each["class"] for each in content["models"][0]["values"] if each["measure"] == "in_class_share"}
+    assert seen == {"", "RV", "myocardium"}  # the first is the mean of the classes
 
 
 def test_draws_of_a_stage_do_not_hang_on_what_else_is_tapped(flat_report, flat, tmp_path):
@@ -474,6 +491,7 @@ def test_a_term_of_one_s_own_is_measured_like_the_built_in_ones(flat, tmp_path, 
     expected = np.mean(each[:2]) + each[2]  # average="parts"
     assert value(model, "mine", "students")["by_case"]["case0"] == pytest.approx(expected)
     assert "SCR, IFD, My term, redundancy as the losses see them" in page
+    assert "<td>My term 1, redundancy 0.1, area 0.1</td>" in page
     # a name that another measure has
     assert value(model, "redundancy_term", STAGES[1])["by_case"] == value(model, "mine", STAGES[1])["by_case"]
     assert value(model, "redundancy", STAGES[1])["by_case"] == value(stock, "redundancy", STAGES[1])["by_case"]

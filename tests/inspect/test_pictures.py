@@ -14,7 +14,7 @@ from nnunetv2_selfreg.inspect.gradcam import GradCamView
 from nnunetv2_selfreg.inspect.measure import Inspection
 from nnunetv2_selfreg.inspect.plots import DENSEST, draw_by_stage, draw_grad_cam
 from nnunetv2_selfreg.inspect.report import Report
-from nnunetv2_selfreg.inspect.values import differences, units
+from nnunetv2_selfreg.inspect.values import differences, short, units
 from nnunetv2_selfreg.inspect.words import rounded
 from nnunetv2_selfreg.terms import BUILT_IN, own_term
 
@@ -290,6 +290,44 @@ def test_a_difference_that_half_of_the_cases_contradict_is_not_called_one():
     _, alike, _ = findings(models)
     assert alike.startswith("B's channels are about as alike as A's: ")
     assert "0.53, 0.50 in A (higher in 1 of 3 cases)." in alike
+
+
+def without_class_means(made, kept):
+    """The same with in-class shares of one class alone."""
+    for case in made.cases.values():
+        for measure, stage, target in list(case):
+            if measure == "in_class_share" and target != kept:
+                case[measure, stage, target] = float("nan")
+    return made
+
+
+def test_models_that_see_different_classes_have_nothing_to_compare():
+    models = [without_class_means(inspection("A"), "RV"), without_class_means(inspection("B", 0.1), "LV")]
+    looks, _, _ = findings(models)
+    assert "as much as A's" in looks
+    assert "(no case in common)" in looks
+    assert "The share: no case has it in both models." in looks
+
+
+def test_a_model_that_sees_no_class_is_not_called_both():
+    models = [inspection("A"), without_class_means(inspection("B"), None)]
+    looks, _, _ = findings(models)
+    assert looks.strip() == "No class is there to explain in these cases, but in A."
+
+
+def test_a_network_whose_students_are_in_the_decoder_alone():
+    made = inspection()
+    made.model.stages = made.model.modules = {f"decoder.stages.{i}": f"decoder.stages.{i}" for i in range(2)}
+    looks, alike, _ = findings([made])
+    assert looks.startswith("Of a decoder stage's Grad-CAM 83 % lies inside the class.")
+    assert alike.startswith("The channels of the deep stages (D0) are")
+    made.model.stages = made.model.modules = {"decoder.stages.0": "decoder.stages.0"}
+    assert findings([made])[1].startswith("The mean absolute correlation of two channels of a stage is 0.50.")
+
+
+def test_modules_that_are_no_stage_keep_their_names():
+    names = ["encoder.stages.2", "decoder.stages.0", "encoder.stages.2 first block", "encoder.stages.2.blocks.0", "mid"]
+    assert list(map(short, names)) == ["E2", "D0", "E2 first block", "encoder.stages.2.blocks.0", "mid"]
 
 
 def folds():
