@@ -42,7 +42,7 @@ def test_a_study_is_collected_into_its_own_place(study, tmp_path):
 def test_every_run_of_the_results_was_registered():
     """And every run of the first study is there."""
     registered = {}
-    for name in ("config.yaml", "screen.yaml", "seeds.yaml"):
+    for name in ("config.yaml", "screen.yaml", "seeds.yaml", "confirmation.yaml"):
         config = yaml.safe_load((STUDY / name).read_text())
         registered[name] = {tuple(map(str, names)): yes for names, _, yes, _ in collect.runs(config, STUDY)}
     rows = pd.read_csv(STUDY / "results" / "runs.csv", dtype=str)

@@ -14,7 +14,7 @@ STUDY = Path(__file__).parents[2] / "examples" / "study"
 
 @pytest.mark.longer
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
-@pytest.mark.parametrize("study", ["config.yaml", "full.yaml", "screen.yaml", "seeds.yaml"])
+@pytest.mark.parametrize("study", ["config.yaml", "full.yaml", "screen.yaml", "seeds.yaml", "confirmation.yaml"])
 def test_every_run_is_trained_once(study, tmp_path):
     command = f"-m snakemake -s {STUDY / 'Snakefile'} -n --cores 2 --config study={STUDY / study} work={tmp_path}"
     for name in ("hippocampus", "acdc"):
