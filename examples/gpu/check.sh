@@ -40,8 +40,11 @@ part() {
     mv "$OUT/$file.partial" "$OUT/$file"
 }
 
-part tests_cuda.txt python -m pytest tests/test_cuda.py -v -rs
-part tests_compile.txt python -m pytest tests/test_compile.py -v
+if [ "$DEVICE" = cuda ]; then # without one the tests on CUDA would be skipped, and count as done
+    python -c 'import torch; torch.cuda.is_available() or exit("torch sees no GPU; DEVICE=cpu tries the script without")'
+fi
+part "tests_${DEVICE}_cuda.txt" python -m pytest tests/test_cuda.py -v -rs
+part "tests_${DEVICE}_compile.txt" python -m pytest tests/test_compile.py -v
 for case in $CASES; do
     for mode in eager compiled; do
         options=(--amp --cases "$case" --device "$DEVICE" --rounds "$ROUNDS" --output "$OUT/cost_${DEVICE}_${case}_$mode.json")
@@ -49,7 +52,6 @@ for case in $CASES; do
         part "cost_${DEVICE}_${case}_$mode.txt" python examples/cost/measure.py "${options[@]}" --variants selfreg published
     done
 done
-part training.txt python -m nnunetv2_selfreg.cli demo --folder "$OUT/demo" --device "$DEVICE"
-part tables.md python examples/cost/cost_tables.py "$OUT"/cost_*.json
-cat "$OUT/tables.md"
-echo "all is done; put $OUT/cost_*.json into examples/cost/results, and examples/cost/cost_tables.py makes the page's rows"
+part "training_$DEVICE.txt" python -m nnunetv2_selfreg.cli demo --folder "$OUT/demo_$DEVICE" --device "$DEVICE"
+python examples/cost/cost_tables.py "$OUT/cost_$DEVICE"_*.json | tee "$OUT/tables_$DEVICE.md"
+echo "all is done; put $OUT/cost_${DEVICE}_*.json into examples/cost/results, and examples/cost/cost_tables.py makes the page's rows"

@@ -28,6 +28,7 @@ dataset=Dataset004_Hippocampus
 
 # 1. the raw data set
 if [ ! -f "$work/raw_is_complete" ]; then
+    rm -rf "${nnUNet_raw:?}/$dataset" # what a run that was stopped left
     if ls "$source"/imagesTr/*_0000.nii.gz >/dev/null 2>&1; then
         mkdir -p "$nnUNet_raw/$dataset"
         cp -r "$source"/. "$nnUNet_raw/$dataset"
@@ -39,7 +40,7 @@ fi
 
 # 2. plan and preprocess
 if [ ! -f "$work/${plans}_${configuration}_is_complete" ]; then
-    nnUNetv2_plan_and_preprocess -d 4 -c "$configuration" ${planning[@]+"${planning[@]}"}
+    env -u nnUNet_n_proc_DA nnUNetv2_plan_and_preprocess -d 4 -c "$configuration" ${planning[@]+"${planning[@]}"}
     touch "$work/${plans}_${configuration}_is_complete"
 fi
 

@@ -5,7 +5,7 @@ set -euo pipefail
 if [ -z "${GPUS:-}" ]; then exec "$@"; fi
 while true; do
     for gpu in $GPUS; do
-        exec 9>"${TMPDIR:-/tmp}/selfreg_leaderboard_gpu_$gpu.lock"
+        exec 9>"${TMPDIR:-/tmp}/selfreg_leaderboard_${UID}_gpu_$gpu.lock"
         if flock -n 9; then CUDA_VISIBLE_DEVICES=$gpu exec "$@"; fi # the command keeps the lock until it ends
     done
     sleep 1

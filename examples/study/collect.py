@@ -6,7 +6,6 @@ scores go the plans and folds of the data sets, and the versions that are instal
 
 import argparse
 import json
-import os
 import platform
 import re
 import sys
@@ -20,8 +19,12 @@ from typing import Any
 
 import pandas as pd
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
+
 from evidence import KEY
 from reading import COLUMNS
+from see_trainers import see_trainers
 
 from nnunetv2_selfreg.benchmarks.score import describe_training
 from nnunetv2_selfreg.files import copy_files, read_json, write_json, write_text
@@ -110,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--replace", action="store_true", help="replace runs that another training stands there for")
     parsed = parser.parse_args(arguments)
     work, results = parsed.work, parsed.results
-    os.environ.setdefault("nnUNet_extTrainer", str(HERE / "trainers"))  # as in the workflow
+    see_trainers(HERE / "trainers")  # as in the workflow
     config = yaml.safe_load(parsed.study.read_text())
     known = {name: stored(results, name) for name in COLUMNS}
     started = dict(zip(keys(known["runs"]), known["runs"]["started"], strict=True))

@@ -1,6 +1,6 @@
 """Writes the study's plans and folds into a data set's folder in nnUNet_preprocessed.
 
-prepare.py DATA, where DATA is the data set's entry in config.yaml as JSON.
+prepare.py DATA CONFIGURATION, where DATA is the data set's entry in config.yaml as JSON.
 """
 
 import json
@@ -32,7 +32,7 @@ def with_fewer_patients(fold: Fold, patients: int, pattern: str, seed: int) -> F
     return {"train": [case for case in fold["train"] if patient_of[case] in drawn], "val": fold["val"]}
 
 
-data = json.loads(sys.argv[1])
+data, name = json.loads(sys.argv[1]), sys.argv[2]
 folder = Path(str(nnUNet_preprocessed)) / data["folder"]
 
 splits = folder / "splits_final.json"
@@ -48,7 +48,7 @@ splits.write_text(json.dumps(folds, indent=4))
 
 plans = json.loads((folder / "nnUNetPlans.json").read_text())
 plans["plans_name"] = "Study"
-configuration = plans["configurations"]["2d"]
-configuration["data_identifier"] = "Study_2d"
+configuration = plans["configurations"][name]
+configuration["data_identifier"] = f"Study_{name}"
 merge(configuration, data["plans"])
 (folder / "Study.json").write_text(json.dumps(plans, indent=4))

@@ -16,7 +16,7 @@ dataset=Dataset004_Hippocampus trainer=nnUNetTrainerSelfRegKept
 
 if [ ! -f "$work/planned" ]; then
     cp -rT "$source" "$nnUNet_raw/$dataset"
-    nnUNetv2_plan_and_preprocess -d 4 -c 2d -np 2 -gpu_memory_target 0.05 -overwrite_plans_name Small
+    env -u nnUNet_n_proc_DA nnUNetv2_plan_and_preprocess -d 4 -c 2d -np 2 -gpu_memory_target 0.05 -overwrite_plans_name Small
     # half as wide: a core trains it in minutes
     python - "$nnUNet_preprocessed/$dataset/Small.json" <<'END'
 import json, sys

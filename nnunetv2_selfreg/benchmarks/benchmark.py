@@ -115,6 +115,7 @@ class Survey:
     missing: dict[str, list[str]] = field(default_factory=lambda: {"train": [], "test": []})  # cases, by part
     problems: dict[str, list[str]] = field(default_factory=dict)  # what is not as the protocol asks, by kind
     notes: list[str] = field(default_factory=list)  # what the user should know besides
+    unread: list[str] = field(default_factory=list)  # archives that lie beside unpacked files
 
     @classmethod
     def of(cls, benchmark: Benchmark, found: Mapping[Path, str]) -> "Survey":

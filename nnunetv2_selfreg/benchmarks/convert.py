@@ -14,9 +14,9 @@ from tqdm import tqdm
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.benchmarks.benchmark import DOUBLED, Benchmark, CaseError, Staging, Survey
 from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS
-from nnunetv2_selfreg.benchmarks.source import collect
+from nnunetv2_selfreg.benchmarks.source import collect, passed_over
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import new_folder, write_text
+from nnunetv2_selfreg.files import listed, new_folder, write_text
 
 SIZES = (224,)
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
@@ -48,13 +48,22 @@ def main(arguments: Sequence[str]) -> int:
         if not train:
             raise SelfRegError(f"{parsed.sources[0]} holds no training case that can be used; nnU-Net needs some")
         if survey.problems:
-            survey.notes.append(f"incomplete, and marked so in dataset.json: {survey.told()}")
+            survey.notes.append(f"incomplete, and marked so in dataset.json: {survey.told()}{_unread(survey)}")
         _write_dataset_json(survey, staging, len(train))
         patients = {name: benchmark.protocol.cluster_of(name) for name in train} if benchmark.protocol.cluster else {}
+        earlier = _left_over(folder.name, [FINGERPRINT] if len(set(patients.values())) > 1 else [FINGERPRINT, SPLITS])
+        if earlier and not parsed.overwrite:
+            raise SelfRegError(
+                f"{earlier[0]} is of an earlier data set of this name, and nnU-Net would go on with it; remove it, or "
+                "let --overwrite remove it"
+            )
         if folds := _write_folds(patients, new, folder, parsed.overwrite):
             survey.notes.append(folds)
-    if replaces:
-        survey.notes += _forget(folder.name, [FINGERPRINT] if folds else [FINGERPRINT, SPLITS])
+    for path in earlier:
+        path.unlink(missing_ok=True)
+        survey.notes.append(f"removed {path}, which was of the data set before")
+    if replaces and not os.environ.get(PREPROCESSED):
+        survey.notes.append(f"{PREPROCESSED} is not set: remove {FINGERPRINT} and {SPLITS} of {folder.name} there")
     counts = [f"{len(train)} training and {len(test)} test cases"]
     counts += [f"{count} {what}" for what, count in staging.skipped.items() if count]
     print(f"wrote {folder}: {'; '.join(counts)}", *survey.notes, "next", sep="\n")
@@ -101,6 +110,7 @@ def _recognised(benchmark: Benchmark, sources: Sequence[Path], unpacked: Path) -
             f"{sources[0]} is not {benchmark.dataset}'s archive: no {examples} in it; "
             "documentation/datasets.md shows the layout"
         )
+    found[0].unread = [path.name for path in passed_over(sources, files)]
     return found[0]
 
 
@@ -111,8 +121,14 @@ def _refuse(survey: Survey, kinds: Set[str]) -> None:
         if DOUBLED in survey.problems:
             way_out = "keep the right file of each case"
         raise SelfRegError(
-            f"{survey.benchmark.protocol.dataset} is not as its protocol asks: {survey.told()}; {way_out}"
+            f"{survey.benchmark.protocol.dataset} is not as its protocol asks: {survey.told()}{_unread(survey)}; "
+            f"{way_out}"
         )
+
+
+def _unread(survey: Survey) -> str:
+    names = listed(survey.unread)
+    return f"; not read, as it lies beside unpacked files: {names} (give it as a SOURCE)" if survey.unread else ""
 
 
 def _claim(name: str, overwrite: bool) -> Path:
@@ -158,14 +174,11 @@ def _write_folds(groups: Mapping[str, str], staging: Path, folder: Path, overwri
     return f"wrote {len(folds)} folds to {path}, where nnU-Net reads them"
 
 
-def _forget(dataset: str, names: Sequence[str]) -> list[str]:
-    """Removes what nnU-Net would go on with of the data set that was replaced; gives a line for each file."""
+def _left_over(dataset: str, names: Sequence[str]) -> list[Path]:
+    """What nnU-Net would go on with of an earlier data set of this name."""
     preprocessed = os.environ.get(PREPROCESSED)
     paths = [Path(preprocessed, dataset, name) for name in names] if preprocessed else []
-    there = [path for path in paths if path.is_file()]
-    for path in there:
-        path.unlink()
-    return [f"removed {path}, which was of the data set before" for path in there]
+    return [path for path in paths if path.is_file()]
 
 
 def _write_dataset_json(survey: Survey, staging: Staging, training_cases: int) -> None:

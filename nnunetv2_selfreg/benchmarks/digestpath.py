@@ -22,6 +22,8 @@ PICTURES = 660
 PATCH, STRIDE = 1536, 512
 LEAST_STD, HIGHEST_MEAN, LEAST_LESION = 10, 230, 100
 
+_OF_LESIONS = re.compile(r"(?:^|[^a-z])pos(?:itives?)?(?:[^a-z]|$)", re.IGNORECASE)  # tissue-train-pos-v1
+
 _PATCHES = Protocol(
     title="DigestPath, patches",
     dataset="digestpath",
@@ -39,7 +41,7 @@ PROTOCOLS = {
         title="DigestPath, whole images",
         split="validation part of a seeded 80/20 split of ours; the published split is not known",
         volumes="images",
-        cluster=None,
+        cluster=r"(?!.+_y\d+_x\d+$)(.+)",  # no patch
         published=rows(f"SelfReg-UNet | pixel_accuracy | 97.77 | {RERUN} | {THIRD_PARTY}"),
     ),
 }
@@ -74,7 +76,7 @@ BENCHMARK = Benchmark(
     dataset="DigestPath",
     number=427,
     example="NAME.jpg with NAME_mask.jpg",
-    wanted=re.compile(r"(?:^|/)(?P<name>[^/]+?)(?P<label>_mask)?\.jpg$"),
+    wanted=re.compile(r"(?:^|/)(?P<name>[^/]+?)(?:\.(?i:jpe?g)|(?P<label>_mask)\.(?i:jpe?g|png))$"),
     templates=("{}.jpg", "{}_mask.jpg"),
     sort=partial(sort_drawn, count=PICTURES),
     write=_write,
@@ -84,6 +86,6 @@ BENCHMARK = Benchmark(
     licence="research use under the challenge's terms",
     reference="Da et al., DigestPath: A benchmark dataset with challenge review for the pathological detection and "
     "segmentation of digestive-system, Medical Image Analysis 2022",
-    # the challenge keeps pictures with and without lesion in folders named after pos and neg
-    unlabelled=lambda image: "pos" not in image.parent.name.lower(),
+    # the challenge keeps pictures with and without lesion in folders, and archives, named after pos and neg
+    unlabelled=lambda image: not any(_OF_LESIONS.search(folder.name) for folder in list(image.parents)[:2]),
 )

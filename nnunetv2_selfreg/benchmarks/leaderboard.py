@@ -29,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError(f"{parsed.benchmark} scores each fold alone; say which with --fold")
     if parsed.folds and fold != ENSEMBLE:
         raise SelfRegError(f"--folds names the folds of an ensemble; with --fold {fold} leave it out")
+    if parsed.folds and parsed.model is None:
+        raise SelfRegError("--folds names the folds of a model; give the model with --model")
     places = parsed.predictions, parsed.references, parsed.dataset_json
     run = Run(parsed.benchmark, *places, parsed.model, fold, parsed.folds, parsed.seed)
     sidecar = write_scores(run, output, parsed.allow_incomplete, parsed.overwrite)

@@ -41,7 +41,9 @@ class Arm:
 
     @property
     def stock(self) -> str | None:
-        """The trainer that its trainer adds SelfReg to; None for a trainer without SelfReg."""
+        """The trainer that its trainer adds SelfReg to; None for a trainer without SelfReg, and without a model."""
+        if not self.plans:
+            return None
         named = next((sidecar["stock"] for sidecar in self.sidecars.values() if "stock" in sidecar), None)
         return named or stock_name(self.trainer)  # older files name none: their trainers are composed by name
 
@@ -53,7 +55,11 @@ class Arm:
     @property
     def epochs(self) -> list[str]:
         """The different numbers of epochs of its trainings."""
-        counts = {count for sidecar in self.sidecars.values() for count in sidecar["epochs"].values()}
+        return self.epochs_of(self.sidecars)
+
+    def epochs_of(self, runs: Iterable[str]) -> list[str]:
+        """The different numbers of epochs of some runs' trainings."""
+        counts = {count for run in runs for count in self.sidecars[run]["epochs"].values()}
         return [str(count) for count in sorted(filter(None, counts))] + ["unknown"] * (None in counts)
 
     @property
@@ -105,9 +111,16 @@ class Pair:
     def incomplete(self) -> list[str]:
         """Everything for which the difference must be read with care."""
         lines = list(dict.fromkeys(self.selfreg.incomplete + self.stock.incomplete))
-        mine, other = (", ".join(arm.epochs) for arm in (self.selfreg, self.stock))
-        if mine != other:
-            lines.append(f"epochs differ: {mine} with SelfReg, {other} without")
+        arms = (self.selfreg, self.stock)
+        for run in self.runs:
+            mine, other = (arm.sidecars[run]["epochs"] for arm in arms)
+            if list(mine) != list(other):
+                folds = [", ".join(epochs) for epochs in (mine, other)]
+                lines.append(f"folds differ: {folds[0]} with SelfReg, {folds[1]} without")
+            elif mine != other:
+                counts = [", ".join(arm.epochs_of([run])) for arm in arms]
+                lines.append(f"epochs differ: {counts[0]} with SelfReg, {counts[1]} without")
+        lines = list(dict.fromkeys(lines))
         if not len(self.runs) == len(self.selfreg.sidecars) == len(self.stock.sidecars):
             lines.append(f"compared on {', '.join(self.runs)} alone")
         return lines
@@ -238,6 +251,13 @@ def _arms(table: pd.DataFrame, described: Mapping[Path, Mapping[str, Any]], fold
                 first, second = paths[:2]
                 raise SelfRegError(f"{second} and {first.name} are both {run} of {trainer}; remove one")
             sidecars[run] = described[paths[0]]
+            for key in ("selfreg", "network"):
+                first, *_ = sidecars
+                if sidecars[first].get(key) != sidecars[run].get(key):
+                    raise SelfRegError(
+                        f"{first} and {run} of {trainer}, {plans} were not trained alike: other "
+                        f"{'SelfReg settings' if key == 'selfreg' else 'networks'}; give each plans of its own name"
+                    )
         columns = [*RUN, "run", "rule", "metric", "case", "cluster", "class", "value"]
         arm = Arm(trainer, plans, configuration, sidecars, rows[columns], folds)
         first, *others = sidecars

@@ -106,7 +106,7 @@ def describe_training(model: Path, fold: str, folds: Sequence[int] | None = None
     Args:
         model: The model folder, `DATASET/TRAINER__PLANS__CONFIGURATION`.
         fold: The fold that predicted, or `ensemble`.
-        folds: The folds of the ensemble; None for every numbered fold of the model.
+        folds: The folds of the ensemble; None for every numbered fold that is finished, or, where none is, begun.
 
     Returns:
         `trainer`, `plans`, `configuration`, `dataset`; `stock`, the name of the trainer that a SelfReg trainer adds
@@ -144,7 +144,7 @@ def describe_training(model: Path, fold: str, folds: Sequence[int] | None = None
 
 def _fold_folders(folder: ModelFolder, fold: str, folds: Sequence[int] | None) -> list[Path]:
     there = folder.folds(None)
-    numbers = list(filter(str.isdecimal, there)) if folds is None else list(map(str, folds))
+    numbers = list(filter(str.isdecimal, folder.folds(CHECKPOINT) or there)) if folds is None else list(map(str, folds))
     wanted = numbers if fold == ENSEMBLE else [fold]
     if missing := [f"fold_{name}" for name in wanted if name not in there] or ["numbered fold"] * (not wanted):
         raise SelfRegError(f"--fold {fold}: {folder.path} has no {missing[0]}; folds there: {listed(there, 10)}")
@@ -226,8 +226,12 @@ def _incomplete(benchmark: Protocol, sidecar: Mapping[str, Any], complete: bool)
     """Says everything in which a run falls short of its protocol; `complete` is what its converter says."""
     missing, cases = sidecar["missing"], sidecar["cases"]
     wanted = [(sidecar["clusters"], benchmark.clusters, benchmark.unit), (cases, benchmark.cases, benchmark.volumes)]
-    lacking = len(missing.get("test", [])) + len(missing["predictions"])
-    wanted.append((cases, cases + lacking, benchmark.volumes))
+    unconverted, unpredicted = len(missing.get("test", [])), len(missing["predictions"])
+    if benchmark.unit != benchmark.volumes and benchmark.cases is None:  # what a converter lacks are whole units
+        wanted.append((sidecar["clusters"], sidecar["clusters"] + unconverted, benchmark.unit))
+    else:
+        unpredicted += unconverted
+    wanted.append((cases, cases + unpredicted, benchmark.volumes))
     lines = [f"{total - have} of {total} {unit} missing" for have, total, unit in wanted if total and have < total][:1]
     if missing.get("train"):
         lines.append(f"missing in training: {listed(missing['train'])}")
@@ -237,4 +241,5 @@ def _incomplete(benchmark: Protocol, sidecar: Mapping[str, Any], complete: bool)
         lines.append("converted data set incomplete")
     if sidecar["fold"] == ENSEMBLE and sidecar["epochs"] and len(sidecar["epochs"]) != FOLDS:
         lines.append(f"{len(sidecar['epochs'])} of {FOLDS} folds in the ensemble")
-    return lines
+    unfinished = [fold for fold, epochs in sidecar["epochs"].items() if epochs is None]
+    return lines + [f"fold {fold} has no final checkpoint" for fold in unfinished]

@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,18 +34,28 @@ def collect(sources: Sequence[Path], wanted: "re.Pattern[str]", scratch: Path) -
     """
     files: dict[Path, str] = {}
     for source in sources:
-        if not source.exists():
-            raise SelfRegError(f"{source} does not exist; give the archive or the folder that it unpacks to")
-        found = list(_walk(source, wanted))
+        try:
+            source.stat()
+        except FileNotFoundError:
+            raise SelfRegError(f"{source} does not exist; give the archive or the folder that it unpacks to") from None
+        except OSError as error:
+            _unreadable(error)
+        found = list(_walk(source, wanted)) if source.is_dir() else []
         files |= {path: f"{source.name}/{path.relative_to(source).as_posix()}" for path in found}
         archives = [source]
         if source.is_dir():
             archives = [] if found else sorted(filter(_is_archive, source.iterdir()))
         for archive in archives:
-            folder = scratch / str(len(list(scratch.iterdir())))
+            folder = scratch / f"{len(list(scratch.iterdir()))}_{archive.name}"
             _unpack(archive, wanted, folder)
             files |= {path: f"{archive.name}/{path.relative_to(folder).as_posix()}" for path in _walk(folder, wanted)}
     return dict(sorted(files.items()))
+
+
+def passed_over(sources: Sequence[Path], files: Iterable[Path]) -> list[Path]:
+    """The archives in folders that hold unpacked files as well, of which `collect` took those alone."""
+    unpacked = [source for source in sources if source.is_dir() and any(file.is_relative_to(source) for file in files)]
+    return [path for source in unpacked for path in sorted(filter(_is_archive, source.iterdir()))]
 
 
 def _is_archive(path: Path) -> bool:
@@ -101,7 +111,7 @@ def _unpack(archive: Path, wanted: "re.Pattern[str]", folder: Path) -> None:
 
 def _entries(path: Path) -> Iterator[tuple[str, int, bool, Callable[[], Any]]]:
     """Gives what is in an archive, without its folders: name, size, whether it is a plain file, and how to open it."""
-    if zipfile.is_zipfile(path):
+    if not _is_tar(path):  # a tar that ends with a zip looks like that zip
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 if not info.is_dir():
@@ -121,9 +131,13 @@ def _entries(path: Path) -> Iterator[tuple[str, int, bool, Callable[[], Any]]]:
                 pass
 
 
+def _unreadable(error: OSError) -> None:
+    raise SelfRegError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
 def _walk(folder: Path, wanted: "re.Pattern[str]") -> Iterator[Path]:
     visited: set[str] = set()
-    for root, directories, names in os.walk(folder, followlinks=True):
+    for root, directories, names in os.walk(folder, followlinks=True, onerror=_unreadable):
         real = os.path.realpath(root)
         if real in visited:  # a link to a folder above it
             directories.clear()

@@ -249,9 +249,13 @@ def numbers(name: str) -> tuple[int, ...]:
 
 def origin(name: str) -> str:
     """The folder or address a package was installed from, as pip in a shell takes it."""
-    record = distribution(name).read_text("direct_url.json") if version(name) else None
-    url: str = json.loads(record)["url"] if record else f"/path/to/{name}"
-    return quote(url2pathname(urlparse(url).path) if url.startswith("file:") else url)
+    record = json.loads((version(name) and distribution(name).read_text("direct_url.json")) or "{}")
+    url: str = record.get("url", f"/path/to/{name}")
+    if "vcs_info" in record:
+        url = f"{record['vcs_info']['vcs']}+{url}"
+    elif url.startswith("file:"):
+        url = url2pathname(urlparse(url).path)
+    return quote(url + (f"#subdirectory={record['subdirectory']}" if "subdirectory" in record else ""))
 
 
 def nnunet_folder() -> str | None:

@@ -392,6 +392,23 @@ def test_patches_are_clustered_by_image(tmp_path: Path) -> None:
     ]
 
 
+def test_pictures_that_were_not_converted_are_not_counted_as_patches(tmp_path: Path) -> None:
+    for part in ("predictions", "labelsTs"):
+        write_picture(tmp_path / part / "case_1_y00000_x00512.png", np.eye(8))
+    missing = {"train": [], "test": ["case_2", "case_3"], "train or test": []}
+    write_dataset(tmp_path, {"background": 0, "lesion": 1}, ".png", benchmark={"missing": missing})
+    assert scored(tmp_path, "digestpath", fold="0")[1]["incomplete"] == ["2 of 3 images missing"]
+
+
+def test_patches_are_no_whole_images(tmp_path: Path) -> None:
+    for part in ("predictions", "labelsTs"):
+        write_picture(tmp_path / part / "case_1_y00000_x00512.png", np.eye(8))
+    write_dataset(tmp_path, {"background": 0, "lesion": 1}, ".png", benchmark={"missing": {}})
+    assert "case case_1_y00000_x00512 is not named as DigestPath, whole images names" in refusal(
+        tmp_path, "digestpath_wsi", fold="0"
+    )
+
+
 def test_a_fold_must_be_given_where_folds_are_scored_alone(glas: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["leaderboard", "score", "glas", "a", "b", "--dataset-json", "c", "-o"]
     assert cli.main([*command, "d.csv"]) == 1
@@ -417,7 +434,24 @@ def test_model_tells_how_it_was_trained(model: Callable[..., Path]) -> None:
 def test_epochs_without_final_checkpoint_are_not_known(model: Callable[..., Path]) -> None:
     folder = model("nnUNetTrainer", epochs=(7, 8))
     (folder / "fold_0" / "checkpoint_final.pth").unlink()
-    assert describe_training(folder, "ensemble")["epochs"] == {"0": None, "1": 8}
+    assert describe_training(folder, "ensemble", [0, 1])["epochs"] == {"0": None, "1": 8}
+
+
+def test_a_fold_that_is_not_finished_did_not_predict_unless_it_is_named(acdc: Path, model: Callable[..., Path]) -> None:
+    folder = model("nnUNetTrainer")
+    (folder / "fold_4" / "checkpoint_final.pth").unlink()
+    sidecar = scored(acdc, model=folder)[1]
+    assert list(sidecar["epochs"]) == ["0", "1", "2", "3"]
+    assert sidecar["incomplete"][1:] == ["4 of 5 folds in the ensemble"]
+    sidecar = scored(acdc, model=folder, folds=range(5), overwrite=True)[1]  # by nnU-Net's best checkpoint, say
+    assert sidecar["incomplete"][1:] == ["fold 4 has no final checkpoint"]
+
+
+def test_folds_without_a_model_are_refused(acdc: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = [str(acdc / name) for name in ("predictions", "labelsTs")]
+    more = ["--dataset-json", str(acdc / "dataset.json"), "--folds", "0", "1", "-o", str(acdc / "x.csv")]
+    assert cli.main(["leaderboard", "score", "acdc", *places, *more]) == 1
+    assert "--folds names the folds of a model; give the model with --model" in capsys.readouterr().err
 
 
 def test_ensemble_is_of_the_folds_that_are_named(acdc: Path, model: Callable[..., Path]) -> None:

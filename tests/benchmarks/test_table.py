@@ -80,6 +80,47 @@ def test_rows_are_means_over_cases_then_classes(tmp_path: Path, acdc_run: Runs) 
     np.testing.assert_allclose(sorted(line["value"]), sorted(means.values()))
 
 
+def test_runs_without_a_model_are_compared_with_none(tmp_path: Path, acdc_run: Runs) -> None:
+    """Whatever their files are called."""
+    for trainer in ("nnUNetTrainer", "nnUNetTrainerSelfReg"):
+        acdc_run(tmp_path, trainer, plans="", configuration="")
+    (table,) = tables(tmp_path)
+    assert count(table, "difference") == 0
+    assert "it was scored without --model" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "said"),
+    [("selfreg", ({"lambda_scr": 0.1}, {"lambda_scr": 1}), "SelfReg settings"), ("network", ("a", "b"), "networks")],
+)
+def test_folds_that_were_not_trained_alike_are_no_row(
+    key: str, values: tuple[Any, Any], said: str, tmp_path: Path, given_run: Runs
+) -> None:
+    for fold, value in zip("01", values, strict=True):
+        given_run(tmp_path, "nnUNetTrainerSelfReg", IMAGES, gland([0.9] * 8), **GLAS, fold=fold, **{key: value})
+    message = refusal(tmp_path)
+    assert message.startswith("fold 0 and fold 1 of nnUNetTrainerSelfReg, nnUNetPlans were not trained alike: other")
+    assert f"other {said}; give" in message
+
+
+def test_epochs_are_compared_on_the_runs_that_both_have(tmp_path: Path, given_run: Runs) -> None:
+    for trainer, folds in (("nnUNetTrainer", {"0": 5, "1": 9}), ("nnUNetTrainerSelfReg", {"0": 5})):
+        for fold, epochs in folds.items():
+            given_run(tmp_path, trainer, IMAGES, gland([0.9] * 8), **GLAS, fold=fold, epochs={fold: epochs})
+    (table,) = tables(tmp_path)
+    (found,) = measure(table)["difference"].values()
+    assert "compared on fold 0 alone" in found["mean"]["incomplete"]
+    assert "epochs differ" not in found["mean"]["incomplete"]
+
+
+def test_ensembles_of_other_folds_are_marked(tmp_path: Path, acdc_run: Runs) -> None:
+    for trainer, folds in (("nnUNetTrainer", "01"), ("nnUNetTrainerSelfReg", "23")):
+        acdc_run(tmp_path, trainer, epochs=dict.fromkeys(folds, 5))
+    (table,) = tables(tmp_path)
+    (found,) = measure(table)["difference"].values()
+    assert "folds differ: 2, 3 with SelfReg, 0, 1 without" in found["mean"]["incomplete"]
+
+
 def test_published_rows_stand_beside_their_own_metric_alone(tmp_path: Path, acdc_run: Runs) -> None:
     acdc_run(tmp_path, "nnUNetTrainer")
     (table,) = tables(tmp_path)

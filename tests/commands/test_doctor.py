@@ -1,5 +1,6 @@
 """The doctor on this installation, on none at all, and on a small nnU-Net with the installed one's search."""
 
+import json
 import os
 import re
 import shutil
@@ -354,6 +355,26 @@ def test_ext_trainer(monkeypatch: pytest.MonkeyPatch, version: str, value: str |
     check = doctor.check_ext_trainer()
     assert check.status == ("ok" if value == str(REPOSITORY) else "note")
     assert text in check.text
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"url": "https://host/x", "vcs_info": {"vcs": "git", "commit_id": "0"}}, "git+https://host/x"),
+        ({"url": "https://host/x.zip", "subdirectory": "a"}, "'https://host/x.zip#subdirectory=a'"),
+        ({"url": "file:///home/me/nn%20UNet"}, "'/home/me/nn UNet'"),
+        (None, "/path/to/x"),
+    ],
+)
+def test_where_a_package_came_from_as_pip_takes_it(record, expected, tmp_path, monkeypatch) -> None:
+    """PEP 610 keeps the kind of a repository apart from its address."""
+    folder = tmp_path / "x-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: x\nVersion: 1.0\n")
+    if record:
+        (folder / "direct_url.json").write_text(json.dumps(record))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert doctor.origin("x") == expected
 
 
 def test_an_editable_checkout_that_our_folder_hides(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sysconfig
@@ -140,6 +141,20 @@ def test_the_paper_s_benchmarks(archives: Path, settings: list[str], data_sets: 
 
 
 @pytest.mark.longer
+def test_an_ensemble_of_other_folds_makes_room(archives: Path) -> None:
+    scores = archives / "leaderboard/scores"
+    scores.mkdir(parents=True)
+    name = "acdc__Dataset027_ACDC__nnUNetTrainer__nnUNetPlans__2d__"
+    earlier = [scores / f"{name}ensemble_0_1{ending}" for ending in (".csv", ".json")]
+    for path in (*earlier, scores / f"{name}0.csv"):
+        path.touch()
+    code, output = dry_run(archives, "-p", "--config", "acdc=ACDC.zip")
+    assert code == 0, output
+    removed = [set(shlex.split(paths)) for paths in re.findall("rm -f (.*)", output)]
+    assert sorted(removed, key=len) == [set(), set(map(str, earlier))]  # of SelfReg and of stock
+
+
+@pytest.mark.longer
 def test_on_slurm_trainings_and_predictions_ask_for_a_gpu(archives: Path) -> None:
     profile = ["--profile", str(EXAMPLE / "profiles/slurm")]
     code, output = dry_run(archives, *profile, "--config", "acdc=ACDC.zip", "glas=GlaS.zip")
@@ -236,7 +251,8 @@ def test_smoke_run_killed_and_resumed(tmp_path: Path, stock_trainers: None, only
     finish([*run, "--forcerun", "score"], folder)
     assert all(path.stat().st_mtime_ns > before for path, before in scores.items())
 
-    # a training that is killed goes on from its checkpoint
+    # a training that is killed begins anew: nnU-Net writes its latest checkpoint in every 50th epoch, and the one that
+    # is best on the validation fold is left alone
     fold = work / "nnUNet_results/Dataset027_ACDC/nnUNetTrainerSelfReg_5epochs__nnUNetPlansSmoke__2d/fold_0"
     run = snakemake(str(fold / "validation/summary.json"), *settings)
     kill_when((fold / "checkpoint_best.pth").is_file, run, folder)
@@ -244,5 +260,5 @@ def test_smoke_run_killed_and_resumed(tmp_path: Path, stock_trainers: None, only
     first, second = (path.read_text() for path in sorted(fold.glob("training_log_*.txt")))
     assert "Epoch 0" in first
     assert "Epoch 4" not in first
-    assert "Epoch 0" not in second
+    assert "Epoch 0" in second
     assert "Epoch 4" in second

@@ -1,13 +1,20 @@
 """The study's workflow, as a dry run: every training of the configurations is asked for."""
 
 import csv
+import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "leaderboard"))
+
+from see_trainers import see_trainers
 
 STUDY = Path(__file__).parents[2] / "examples" / "study"
 
@@ -27,6 +34,53 @@ def test_every_run_is_trained_once(study, tmp_path):
     counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2 and line[0].isalpha())
     assert int(counts["train"]) == expected
     assert int(counts["preprocess"]) == len(content["data"])
+
+
+@pytest.mark.longer
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
+def test_paths_may_have_spaces(tmp_path):
+    """The first rule, run; and of the others every command that a shell would be given."""
+    (tmp_path / "a folder").mkdir()
+    cases = json.loads((STUDY / "results" / "Dataset004_Hippocampus" / "splits_final.json").read_text())[0]
+    source = tmp_path / "a folder" / "source"
+    for kind, ending in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
+        (source / kind).mkdir(parents=True)
+        for case in (*cases["train"], *cases["val"]):
+            (source / kind / f"{case}{ending}").touch()
+    (source / "dataset.json").write_text("{}")
+    work = tmp_path / "a folder" / "work"
+    command = [sys.executable, "-m", "snakemake", "-s", str(STUDY / "Snakefile"), "--cores", "2", "-p", "--config"]
+    command += [f"work={work}", f"hippocampus={source}", "only=0"]
+    made = work / "nnUNet_raw" / "Dataset004_Hippocampus" / "dataset.json"
+    subprocess.run([*command, "--", str(made)], cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(made.read_text())["numTraining"] == 200
+    done = subprocess.run([*command, "-n"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    trained = [line for line in done.stdout.splitlines() if "train_on_one_core.py" in line]
+    assert trained
+    for line in trained:
+        assert f"nnUNet_results={work}/repetition_0" in shlex.split(line)
+
+
+def test_the_plans_of_the_configuration_are_edited(tmp_path):
+    folder = tmp_path / "Dataset001_Any"
+    folder.mkdir()
+    (folder / "splits_final.json").write_text("[]")
+    plans = {"configurations": {"2d": {"batch_size": 9}, "3d_fullres": {"batch_size": 2}}}
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    data = json.dumps({"folder": folder.name, "plans": {"batch_size": 4}})
+    environment = os.environ | {"nnUNet_preprocessed": str(tmp_path)}
+    subprocess.run([sys.executable, str(STUDY / "prepare.py"), data, "3d_fullres"], env=environment, check=True)
+    edited = json.loads((folder / "Study.json").read_text())["configurations"]
+    assert edited["2d"] == {"batch_size": 9}
+    assert edited["3d_fullres"] == {"batch_size": 4, "data_identifier": "Study_3d_fullres"}
+
+
+def test_trainers_that_are_found_already_still_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_extTrainer", f"/mine{os.pathsep}/ours")
+    for _ in range(2):  # each job of a workflow reads it again
+        see_trainers(tmp_path)
+    places = os.environ["nnUNet_extTrainer"].split(os.pathsep)
+    assert places == ["/mine", "/ours", str(tmp_path), str(STUDY.parents[1] / "trainers")]
 
 
 @pytest.mark.longer

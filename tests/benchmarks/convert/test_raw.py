@@ -113,6 +113,27 @@ def test_a_finished_data_set_is_replaced_only_when_asked(archive, raw, monkeypat
     assert snapshot(dataset) == before
 
 
+@pytest.mark.parametrize("name", ["splits_final.json", "dataset_fingerprint.json"])
+def test_what_a_removed_data_set_left_for_nnunet_is_not_gone_on_with(name, archive, raw, capsys):
+    left = raw.parent / "nnUNet_preprocessed" / "Dataset227_GlaS" / name
+    left.parent.mkdir(parents=True)
+    left.write_text("of the data set before")
+    said = f"{left} is of an earlier data set of this name, and nnU-Net would go on with it; remove it, or let"
+    assert refusal("glas", archive("glas")) == f"{said} --overwrite remove it"
+    assert names(raw) == []
+    convert("glas", archive("glas"), "--overwrite")
+    assert f"removed {left}, which was of the data set before" in capsys.readouterr().out
+    assert not left.exists()
+
+
+def test_what_to_remove_is_said_where_the_folder_is_not_known(archive, raw, monkeypatch, capsys):
+    convert("glas", archive("glas"))
+    monkeypatch.delenv("nnUNet_preprocessed")
+    convert("glas", archive("glas"), "--overwrite")
+    said = capsys.readouterr().out
+    assert "nnUNet_preprocessed is not set: remove dataset_fingerprint.json and splits_final.json of Dataset227" in said
+
+
 @pytest.mark.parametrize("place", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
 def test_an_id_belongs_to_one_data_set(place, archive, raw):
     other = raw.parent / place / "Dataset227_Other"

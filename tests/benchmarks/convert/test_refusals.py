@@ -132,11 +132,47 @@ def test_pictures_missing_from_a_set_without_published_names(kind, count, copy_o
     assert benchmark_entry(dataset)["missing"] == {"train": [], "test": [], "train or test": [said]}
 
 
-def test_a_positive_without_mask_is_no_negative(copy_of, raw):
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_positive_without_mask_is_no_negative(packed, copy_of, raw, tmp_path):
+    """In a folder that is named after them, or in such an archive without folders."""
     source = copy_of("digestpath")
-    one(source, "2019_00003_1-1_mask.jpg").unlink()
+    mask = one(source, "2019_00003_1-1_mask.jpg")
+    mask.unlink()
+    if packed:
+        packed = Path(shutil.make_archive(str(tmp_path / "tissue-train-pos-v1"), "zip", mask.parent))
+        shutil.rmtree(mask.parent)
+        packed.rename(source / packed.name)
+        for folder in [path for path in source.iterdir() if path.is_dir()]:
+            shutil.make_archive(str(source / folder.name), "zip", folder)
+            shutil.rmtree(folder)
     part = "test" if 3 in np.random.default_rng(0).permutation(660)[:132] else "train"
     check("digestpath", source, raw, "1 missing: 2019_00003_1-1_mask.jpg", "2019_00003_1-1", part)
+
+
+def test_a_mask_of_another_ending_is_a_mask(copy_of, raw):
+    source = copy_of("digestpath")
+    mask = one(source, "2019_00003_1-1_mask.jpg")
+    Image.open(mask).save(mask.with_suffix(".png"))
+    mask.unlink()
+    image = one(source, "2019_00002_1-1.jpg")
+    image.rename(image.with_suffix(".JPG"))
+    convert("digestpath", source)
+    labels = {
+        path.name for part in ("labelsTr", "labelsTs") for path in (raw / "Dataset427_DigestPath" / part).iterdir()
+    }
+    assert {f"2019_0000{number}_1-1_y00000_x00000.png" for number in (2, 3)} <= labels
+
+
+def test_an_archive_beside_unpacked_files_is_named(copy_of, raw, tmp_path):
+    source = copy_of("glas")
+    (tmp_path / "rest").mkdir()
+    for name in ("testA_1.bmp", "testA_1_anno.bmp"):
+        one(source, name).rename(tmp_path / "rest" / name)
+    shutil.make_archive(str(source / "rest"), "zip", tmp_path / "rest")
+    said = "1 missing: testA_1; not read, as it lies beside unpacked files: rest.zip (give it as a SOURCE)"
+    with pytest.raises(SelfRegError, match=re.escape(said)):
+        convert("glas", source)
+    assert convert("glas", source, source / "rest.zip") == 0
 
 
 @pytest.mark.parametrize(

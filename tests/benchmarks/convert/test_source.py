@@ -1,6 +1,7 @@
 """Archives: what is found in them, and what is never written."""
 
 import io
+import os
 import re
 import tarfile
 import zipfile
@@ -169,6 +170,29 @@ def test_an_encrypted_zip_is_to_be_unpacked_by_its_owner(tmp_path, scratch):
         SelfRegError, match=r"archive\.zip cannot be unpacked: .*encrypted.*; unpack it yourself and give"
     ):
         found(path, scratch)
+
+
+def test_a_tar_that_ends_with_a_zip_is_that_tar(tmp_path, scratch):
+    make_zip(tmp_path / "inner.zip", [("other.txt", b"")])
+    packed = [("train_1.bmp", b"one"), ("inner.zip", (tmp_path / "inner.zip").read_bytes())]
+    make_tar(tmp_path / "a.tar", packed, "w")
+    assert found(tmp_path / "a.tar", scratch) == {"train_1.bmp": b"one"}
+
+
+@pytest.mark.parametrize("place", ["", "inside"])
+def test_a_folder_that_cannot_be_read_is_named(place, tmp_path, scratch, monkeypatch):
+    """As if it belonged to somebody else; root reads everything."""
+    (tmp_path / "source" / "inside").mkdir(parents=True)
+    scandir, forbidden = os.scandir, str(tmp_path / "source" / place).rstrip("/")
+
+    def refuse(path):
+        if str(path) == forbidden:
+            raise PermissionError(13, "Permission denied", forbidden)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SelfRegError, match=f"^{forbidden} cannot be read: Permission denied$"):
+        collect([tmp_path / "source"], WANTED, scratch)
 
 
 def test_what_is_no_archive_or_not_there(tmp_path, scratch):
