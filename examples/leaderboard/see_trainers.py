@@ -9,7 +9,7 @@ CHECKOUT = (
 )  # for an editable nnU-Net, which a wheel's file does not reach
 
 
-def see_trainers(folder: Path) -> None:
-    """Adds a folder, and this project's trainers, to those that nnU-Net searches; what is set already stays."""
+def see_trainers(*folders: Path) -> None:
+    """Adds folders, and this project's trainers, to those that nnU-Net searches; what is set already stays."""
     places = os.environ.get(VARIABLE, "").split(os.pathsep)
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(filter(None, [*places, str(folder), str(CHECKOUT)])))
+    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(filter(None, [*places, *map(str, folders), str(CHECKOUT)])))

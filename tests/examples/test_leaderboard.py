@@ -24,6 +24,7 @@ PLAIN = [
     "planning=-overwrite_plans_name PlainQuarterWidth",
     "trainers=[nnUNetTrainerPlain_4000steps,nnUNetTrainerSelfRegPlain_4000steps]",
 ]
+FORM = "trainers=[nnUNetTrainerSelfRegDecorrelation_4000steps]"
 STOCK, SELFREG = "nnUNetTrainer_1epoch", "nnUNetTrainerSelfReg_1epoch"
 pytestmark = pytest.mark.skipif(not SNAKEMAKE.is_file(), reason="snakemake is not installed")
 
@@ -118,25 +119,29 @@ def test_single_words_stand_for_lists(archives: Path) -> None:
 
 @pytest.mark.longer
 @pytest.mark.parametrize(
-    ("settings", "data_sets", "scores"),
+    ("settings", "data_sets", "arms", "scores"),
     [
-        (["glas=GlaS.zip", "monuseg=MoNuSeg.zip"], ["Dataset228_GlaS224", "Dataset328_MoNuSeg224"], 30),
+        (["glas=GlaS.zip", "monuseg=MoNuSeg.zip"], ["Dataset228_GlaS224", "Dataset328_MoNuSeg224"], 2, 30),
         (
             # the registration's call with patches on a GPU
             ["monuseg=MoNuSeg.zip", "only=[monuseg]", "plans=Patches", "edit_plans=null", "training=", PATCHES],
             ["Dataset327_MoNuSeg"],
-            10,
+            *(2, 10),
         ),
-        (["glas=GlaS.zip", *PLAIN], ["Dataset228_GlaS224"], 20),  # the plain U-Nets
+        (["glas=GlaS.zip", *PLAIN], ["Dataset228_GlaS224"], 2, 20),  # the plain U-Nets
+        (["glas=GlaS.zip", FORM], ["Dataset228_GlaS224"], 1, 10),
     ],
 )  # fmt: skip
-def test_the_paper_s_benchmarks(archives: Path, settings: list[str], data_sets: list[str], scores: int) -> None:
+def test_the_paper_s_benchmarks(
+    archives: Path, settings: list[str], data_sets: list[str], arms: int, scores: int
+) -> None:
     (archives / "MoNuSeg.zip").touch()
     code, output = dry_run(archives, "--configfile", str(EXAMPLE / "paper.yaml"), "-p", "--config", *settings)
     assert code == 0, output[-3000:]
     found = jobs(output)
-    # 2 trainers, 5 folds, each of which predicts alone; GlaS is scored as a whole and on its test A
-    assert (found["convert"], found["train"], found["score"]) == (len(data_sets), 10 * len(data_sets), scores)
+    # of each arm 5 folds, each of which predicts alone; GlaS is scored as a whole and on its test A
+    counts = found["convert"], found["train"], found["score"]
+    assert counts == (len(data_sets), 5 * arms * len(data_sets), scores)
     assert set(re.findall(r"Dataset\d{3}_\w+(?=/dataset.json)", output)) == set(data_sets)
 
 
