@@ -178,6 +178,7 @@ class ModelFolder:
         if content["trainer_name"] != self.trainer:
             raise SelfRegError(f"{checkpoint} was trained by {content['trainer_name']}, not by {self.trainer}")
         trainer, described, planned = self.trainer_class, self.dataset_json, self.plans
+        check_device(device)
         try:
             plans = PlansManager(planned)
             network = planned_network(trainer, plans, self.configuration, described).to(device)
@@ -204,6 +205,14 @@ class ModelFolder:
         )
         predictor.network = network  # not the compiled one that nnU-Net puts there with nnUNet_compile
         return predictor
+
+
+def check_device(device: str) -> None:
+    """SelfRegError for a device that PyTorch does not find here."""
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not usable.get(torch.device(device).type, True):
+        others = " or ".join(f"--device {name}" for name, works in usable.items() if works)
+        raise SelfRegError(f"--device {device}: PyTorch finds no such device here; use {others}")
 
 
 def planned_network(trainer: Any, plans: Any, configuration: str, dataset_json: Mapping[str, Any]) -> torch.nn.Module:

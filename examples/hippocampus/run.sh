@@ -28,7 +28,12 @@ dataset=Dataset004_Hippocampus
 
 # 1. the raw data set
 if [ ! -f "$work/raw_is_complete" ]; then
-    rm -rf "${nnUNet_raw:?}/$dataset" # what a run that was stopped left
+    if [ "$source" -ef "$nnUNet_raw/$dataset" ]; then
+        echo "$source is where this script would put the raw data set; give another WORK" >&2
+        exit 1
+    fi
+    if [ -f "$work/raw_is_begun" ]; then rm -rf "${nnUNet_raw:?}/$dataset"; fi # what a run that was stopped left
+    touch "$work/raw_is_begun"
     if ls "$source"/imagesTr/*_0000.nii.gz >/dev/null 2>&1; then
         mkdir -p "$nnUNet_raw/$dataset"
         cp -r "$source"/. "$nnUNet_raw/$dataset"

@@ -4,12 +4,11 @@ import os
 from pathlib import Path
 
 VARIABLE = "nnUNet_extTrainer"
-CHECKOUT = (
-    Path(__file__).resolve().parents[2] / "trainers"
-)  # for an editable nnU-Net, which a wheel's file does not reach
+# for an editable nnU-Net, which the file that our wheel puts into nnU-Net's folder does not reach
+CHECKOUT = Path(__file__).resolve().parents[2] / "trainers"
 
 
 def see_trainers(*folders: Path) -> None:
-    """Adds folders, and this project's trainers, to those that nnU-Net searches; what is set already stays."""
+    """Puts folders before those that nnU-Net searches already, and this project's trainers behind them."""
     places = os.environ.get(VARIABLE, "").split(os.pathsep)
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(filter(None, [*places, *map(str, folders), str(CHECKOUT)])))
+    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(filter(None, [*map(str, folders), *places, str(CHECKOUT)])))

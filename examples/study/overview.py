@@ -1,10 +1,12 @@
 """Every experiment as one row: SelfReg minus stock in mean Dice, of the study and of the paper's benchmarks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from evidence import STOCK, TITLES
+from scipy.stats import t as student
 
 from nnunetv2_selfreg import statistics
 from nnunetv2_selfreg.benchmarks.metrics import METRICS
@@ -51,15 +53,35 @@ def of_forms(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
         part = summaries[dataset]
         named = {compared["name"].removesuffix(f" - {STOCK}"): compared for compared in part["comparisons"]}
         found = [(title, named[arm]) for arm, title in FORMS.items() if arm in named]
-        found += [("Stock again", compared) for compared in part["noise"]]
-        for name, compared in found:
-            pairs = [run["difference"][MEAN] for run in compared["runs"]]
-            spread = statistics.spread(pairs)
-            row = {"experiment": TITLES[dataset], "name": name, "runs": len(pairs)}
-            row["stock"] = compared["classes"][MEAN]["other"]
-            ends = {end: spread[end] for end in ("low", "high")}
-            rows.append(row | {"difference": spread["mean"], "sd": spread["sd"], "over_pairs": ends, "each_run": pairs})
+        rows += [_form(dataset, title, [compared]) for title, compared in found]
+        # each training of stock in one pair: repetition 1 - 0, 3 - 2 and so on
+        firsts = sorted({number for compared in part["noise"] for number in compared["repetitions"]})[::2]
+        again = [
+            compared
+            for compared in part["noise"]
+            if compared["repetitions"][0] in firsts and compared["repetitions"][1] == compared["repetitions"][0] + 1
+        ]
+        rows += [_form(dataset, "Stock again", again)] if again else []
     return rows
+
+
+def _form(dataset: str, name: str, compared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    pairs = [run["difference"][MEAN] for each in compared for run in each["runs"]]
+    spread = statistics.spread(pairs)
+    deviation = spread["sd"] / len(pairs) ** 0.5
+    # of the two-sided t test that the mean is 0; NaN where the pairs are one or alike
+    p = 2 * float(student.sf(abs(spread["mean"]) / deviation, len(pairs) - 1)) if deviation > 0 else nan
+    return {
+        "experiment": TITLES[dataset],
+        "name": name,
+        "runs": len(pairs),
+        "stock": statistics.exact_mean(each["classes"][MEAN]["other"] for each in compared),
+        "difference": spread["mean"],
+        "sd": spread["sd"],
+        "over_pairs": {end: spread[end] for end in ("low", "high")},
+        "p": p,
+        "each_run": pairs,
+    }
 
 
 def of_paper(folder: Path) -> list[dict[str, Any]]:

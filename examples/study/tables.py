@@ -8,7 +8,7 @@ import pandas as pd
 from evidence import primary
 
 from nnunetv2_selfreg.benchmarks import cells
-from nnunetv2_selfreg.benchmarks.cells import interval, number, plus_minus
+from nnunetv2_selfreg.benchmarks.cells import interval, number, p_value, plus_minus
 from nnunetv2_selfreg.comparison import MEAN
 
 _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -59,11 +59,12 @@ def _overview(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _forms(rows: Iterable[Mapping[str, Any]]) -> str:
-    head = "experiment, form, pairs, stock, form - stock, SD over pairs, 95 % CI over pairs"
+    head = "experiment, form, pairs, stock, form - stock, SD over pairs, 95 % CI over pairs, p"
     shown = []
     for row in rows:
         found = number(row["stock"]), number(row["difference"], "+.2f"), number(row["sd"])
-        shown.append([row["experiment"], row["name"], row["runs"], *found, interval(**row["over_pairs"])])
+        ends = interval(**row["over_pairs"]), p_value(row["p"])
+        shown.append([row["experiment"], row["name"], row["runs"], *found, *ends])
     return _table(head, shown, text=2)
 
 

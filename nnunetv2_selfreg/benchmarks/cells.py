@@ -29,11 +29,15 @@ def interval(low: float | None, high: float | None) -> str:
     return f"{number(low, '+.2f')} to {number(high, '+.2f')}".replace("- to -", "-")
 
 
+def p_value(p: float | None) -> str:
+    """A p with three digits; `-` where there is none."""
+    return "-" if p is None or isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def difference(row: Mapping[str, Any]) -> list[str]:
     """A difference, with what `statistics.difference` gives, and the columns of `DIFFERENCE`."""
-    p = "-" if row["p"] is None or isnan(row["p"]) else "< 0.001" if row["p"] < 0.001 else f"{row['p']:.3f}"
     counts = (str(row[name]) for name in DIFFERENCE[2:])
-    return [number(row["mean"], "+.2f"), interval(row["low"], row["high"]), p, *counts]
+    return [number(row["mean"], "+.2f"), interval(row["low"], row["high"]), p_value(row["p"]), *counts]
 
 
 def mean_in_words(row: Mapping[str, Any]) -> str:

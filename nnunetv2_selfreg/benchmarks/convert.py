@@ -63,7 +63,8 @@ def main(arguments: Sequence[str]) -> int:
         path.unlink(missing_ok=True)
         survey.notes.append(f"removed {path}, which was of the data set before")
     if replaces and not os.environ.get(PREPROCESSED):
-        survey.notes.append(f"{PREPROCESSED} is not set: remove {FINGERPRINT} and {SPLITS} of {folder.name} there")
+        old = FINGERPRINT if folds else f"{FINGERPRINT} and {SPLITS}"
+        survey.notes.append(f"{PREPROCESSED} is not set: remove the old {old} of {folder.name} there")
     counts = [f"{len(train)} training and {len(test)} test cases"]
     counts += [f"{count} {what}" for what, count in staging.skipped.items() if count]
     print(f"wrote {folder}: {'; '.join(counts)}", *survey.notes, "next", sep="\n")

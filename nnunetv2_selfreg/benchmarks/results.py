@@ -20,6 +20,7 @@ NUMBERS = (
     "not_counted incomplete source caveat"
 ).split()
 SCORED, PUBLISHED, DIFFERENCE = "scored", "published", "difference"  # kinds of rows
+_ADDED = {"teacher": None, "every": 1, "scr_channels": "drawn"}  # settings that older files do not name
 WHOLE = dict.fromkeys("runs better worse cases clusters not_counted".split(), "Int64")  # also where some are missing
 
 
@@ -114,8 +115,8 @@ class Pair:
         arms = (self.selfreg, self.stock)
         for run in self.runs:
             mine, other = (arm.sidecars[run]["epochs"] for arm in arms)
-            if list(mine) != list(other):
-                folds = [", ".join(epochs) for epochs in (mine, other)]
+            if mine.keys() != other.keys():
+                folds = [", ".join(sorted(epochs)) for epochs in (mine, other)]
                 lines.append(f"folds differ: {folds[0]} with SelfReg, {folds[1]} without")
             elif mine != other:
                 counts = [", ".join(arm.epochs_of([run])) for arm in arms]
@@ -242,6 +243,14 @@ def _labelled(path: Path, scores: pd.DataFrame) -> pd.DataFrame:
     return scores.rename(columns={"seed": "repetition"}).assign(run=run, path=path)
 
 
+def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """In what two runs of an arm were trained otherwise, as far as their files tell; empty if in nothing."""
+    if None not in (mine := first.get("network"), other := second.get("network")) and mine != other:
+        return "networks"
+    settings = [_ADDED | run["selfreg"] if run.get("selfreg") else None for run in (first, second)]
+    return "SelfReg settings" if settings[0] != settings[1] else ""
+
+
 def _arms(table: pd.DataFrame, described: Mapping[Path, Mapping[str, Any]], folds: int | None) -> list[Arm]:
     arms = []
     for (trainer, plans, configuration), rows in table.groupby(["trainer", "plans", "configuration"], sort=False):
@@ -251,13 +260,12 @@ def _arms(table: pd.DataFrame, described: Mapping[Path, Mapping[str, Any]], fold
                 first, second = paths[:2]
                 raise SelfRegError(f"{second} and {first.name} are both {run} of {trainer}; remove one")
             sidecars[run] = described[paths[0]]
-            for key in ("selfreg", "network"):
-                first, *_ = sidecars
-                if sidecars[first].get(key) != sidecars[run].get(key):
-                    raise SelfRegError(
-                        f"{first} and {run} of {trainer}, {plans} were not trained alike: other "
-                        f"{'SelfReg settings' if key == 'selfreg' else 'networks'}; give each plans of its own name"
-                    )
+            first, *_ = sidecars
+            if unlike := _unlike(sidecars[first], sidecars[run]):
+                raise SelfRegError(
+                    f"{first} and {run} of {trainer}, {plans} were not trained alike: other {unlike}; give each plans "
+                    "of its own name"
+                )
         columns = [*RUN, "run", "rule", "metric", "case", "cluster", "class", "value"]
         arm = Arm(trainer, plans, configuration, sidecars, rows[columns], folds)
         first, *others = sidecars

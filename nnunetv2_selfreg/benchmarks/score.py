@@ -144,7 +144,8 @@ def describe_training(model: Path, fold: str, folds: Sequence[int] | None = None
 
 def _fold_folders(folder: ModelFolder, fold: str, folds: Sequence[int] | None) -> list[Path]:
     there = folder.folds(None)
-    numbers = list(filter(str.isdecimal, folder.folds(CHECKPOINT) or there)) if folds is None else list(map(str, folds))
+    finished, begun = (list(filter(str.isdecimal, names)) for names in (folder.folds(CHECKPOINT), there))
+    numbers = list(map(str, folds)) if folds is not None else finished or begun
     wanted = numbers if fold == ENSEMBLE else [fold]
     if missing := [f"fold_{name}" for name in wanted if name not in there] or ["numbered fold"] * (not wanted):
         raise SelfRegError(f"--fold {fold}: {folder.path} has no {missing[0]}; folds there: {listed(there, 10)}")

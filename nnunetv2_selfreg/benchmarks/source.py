@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -55,7 +55,8 @@ def collect(sources: Sequence[Path], wanted: "re.Pattern[str]", scratch: Path) -
 def passed_over(sources: Sequence[Path], files: Iterable[Path]) -> list[Path]:
     """The archives in folders that hold unpacked files as well, of which `collect` took those alone."""
     unpacked = [source for source in sources if source.is_dir() and any(file.is_relative_to(source) for file in files)]
-    return [path for source in unpacked for path in sorted(filter(_is_archive, source.iterdir()))]
+    there = [path for source in unpacked for path in sorted(filter(_is_archive, source.iterdir()))]
+    return [path for path in there if not any(path.samefile(source) for source in sources)]
 
 
 def _is_archive(path: Path) -> bool:
@@ -131,7 +132,7 @@ def _entries(path: Path) -> Iterator[tuple[str, int, bool, Callable[[], Any]]]:
                 pass
 
 
-def _unreadable(error: OSError) -> None:
+def _unreadable(error: OSError) -> NoReturn:
     raise SelfRegError(f"{error.filename} cannot be read: {error.strerror}") from None
 
 

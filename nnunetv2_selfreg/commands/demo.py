@@ -9,7 +9,6 @@ from typing import Any
 
 from nnunetv2_selfreg.commands.phantom import DATASET, LABELS, TRAINING_CASES, UNSEEN_CASES, case_name, write_dataset
 from nnunetv2_selfreg.commands.steps import MADE_BY, DemoPart, Marker, run_command, run_parts
-from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
 
 NUMBER = DATASET.removeprefix("Dataset").split("_")[0]
@@ -188,9 +187,8 @@ def main(arguments: Sequence[str]) -> int:
 def _usable_device(wanted: str | None) -> str:
     import torch
 
-    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    device = wanted or ("cuda" if usable["cuda"] else "cpu")
-    if not usable[device]:
-        others = " or ".join(f"--device {name}" for name, works in usable.items() if works)
-        raise SelfRegError(f"--device {device}: PyTorch finds no such device here; use {others}")
+    from nnunetv2_selfreg.model_folder import check_device
+
+    device = wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    check_device(device)
     return device

@@ -225,8 +225,9 @@ def _logits(model: ModelFolder, checkpoint: Path, device: str) -> torch.Tensor:
     )
     case = torch.randn(channels, *shape, generator=torch.Generator().manual_seed(0))
     try:
-        logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(case)
-    except (RuntimeError, NotImplementedError) as error:
+        with torch.backends.cudnn.flags(benchmark=False, deterministic=True):  # the same bits twice
+            logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(case)
+    except RuntimeError as error:
         reason = next(iter(str(error).splitlines()), "")
         raise SelfRegError(f"{model.name} cannot predict on {device}; try another --device: {reason}") from None
     return logits

@@ -189,8 +189,8 @@ def _parser(first: argparse.ArgumentParser, types: Mapping[str, type]) -> argpar
     add("--overwrite", action="store_true", help="replace plans that have the new identifier already")
     for name, type_ in types.items():
         kind: dict[str, Any] = {"nargs": "+"} if type_ is list else {"type": type_}
-        words = ": 1,2 or modules' names" if type_ is list else f": {' or '.join(CHOICES.get(name, ()))}".rstrip(": ")
-        add(_option(name), dest=f"{KEY}.{name}", metavar="VALUE", help=f"setting {name}{words}", **kind)
+        words = "1,2 or modules' names" if type_ is list else " or ".join(CHOICES.get(name, ["a value"]))
+        add(_option(name), dest=f"{KEY}.{name}", metavar="VALUE", help=f"setting {name}: {words}", **kind)
     return parser
 
 

@@ -238,8 +238,11 @@ class ComparisonReport:
 
     def _title(self, model: str, case: str) -> str:
         """What stands above the prediction that is shown: the first training's, with its own Dice."""
-        shown = self.scores[model].query("repetition == 0 and case == @case")
-        dice = 100 * exact_mean(shown["value"])
+        first = {
+            name: scores[(scores["repetition"] == 0) & (scores["case"] == case)].set_index("class")["value"]
+            for name, scores in self.scores.items()
+        }
+        dice = 100 * exact_mean(first[model][first["A"].notna() & first["B"].notna()])
         return f"{model}, {'first training, ' if self.repetitions > 1 else ''}Dice {dice:.2f}"
 
 

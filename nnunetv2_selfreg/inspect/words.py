@@ -67,7 +67,8 @@ class Findings:
         means = self._group_means(IN_CLASS, groups)
         if not means:
             seen = [letter for letter in self._letters if len(self._stage_means(letter, IN_CLASS))]
-            return f"No class is there to explain in these cases{f', but in {seen[0]}' if seen else ''}.", ""
+            but = f", except in {seen[0]}" if len(seen) < len(self._letters) and any(seen) else ""
+            return f"No class is there to explain in these cases{but}.", ""
         if len(means) == 2:
             one, other, order, units = self._of_all_stages(IN_CLASS, percent, ("more than", "less than", "as much as"))
             said = (

@@ -445,6 +445,11 @@ def test_a_fold_that_is_not_finished_did_not_predict_unless_it_is_named(acdc: Pa
     assert sidecar["incomplete"][1:] == ["4 of 5 folds in the ensemble"]
     sidecar = scored(acdc, model=folder, folds=range(5), overwrite=True)[1]  # by nnU-Net's best checkpoint, say
     assert sidecar["incomplete"][1:] == ["fold 4 has no final checkpoint"]
+    for fold in range(4):
+        (folder / f"fold_{fold}" / "checkpoint_final.pth").rename(folder / f"fold_{fold}" / "checkpoint_best.pth")
+    (folder / "fold_all").mkdir()
+    (folder / "fold_all" / "checkpoint_final.pth").touch()
+    assert len(scored(acdc, model=folder, overwrite=True)[1]["epochs"]) == 5  # none is finished: those that were begun
 
 
 def test_folds_without_a_model_are_refused(acdc: Path, capsys: pytest.CaptureFixture[str]) -> None:

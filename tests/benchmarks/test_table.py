@@ -103,6 +103,16 @@ def test_folds_that_were_not_trained_alike_are_no_row(
     assert f"other {said}; give" in message
 
 
+def test_folds_that_were_scored_by_different_versions_are_one_row(tmp_path: Path, given_run: Runs) -> None:
+    """Older ones do not name the settings that were added, and the oldest no network."""
+    settings: dict[str, Any] = {"lambda_scr": 0.015, "encoder_stages": None}
+    added = {"teacher": None, "every": 1, "scr_channels": "drawn"}
+    for fold, more in (("0", {"selfreg": settings, "network": None}), ("1", {"selfreg": settings | added})):
+        given_run(tmp_path, "nnUNetTrainerSelfReg", IMAGES, gland([0.9] * 8), **GLAS, fold=fold, **more)
+    (table,) = tables(tmp_path)
+    assert len(table["arms"]) == 1
+
+
 def test_epochs_are_compared_on_the_runs_that_both_have(tmp_path: Path, given_run: Runs) -> None:
     for trainer, folds in (("nnUNetTrainer", {"0": 5, "1": 9}), ("nnUNetTrainerSelfReg", {"0": 5})):
         for fold, epochs in folds.items():
@@ -114,11 +124,12 @@ def test_epochs_are_compared_on_the_runs_that_both_have(tmp_path: Path, given_ru
 
 
 def test_ensembles_of_other_folds_are_marked(tmp_path: Path, acdc_run: Runs) -> None:
-    for trainer, folds in (("nnUNetTrainer", "01"), ("nnUNetTrainerSelfReg", "23")):
-        acdc_run(tmp_path, trainer, epochs=dict.fromkeys(folds, 5))
-    (table,) = tables(tmp_path)
-    (found,) = measure(table)["difference"].values()
-    assert "folds differ: 2, 3 with SelfReg, 0, 1 without" in found["mean"]["incomplete"]
+    for folds, expected in (("23", "folds differ: 2, 3 with SelfReg, 0, 1 without"), ("10", "")):
+        for trainer, of_trainer in (("nnUNetTrainer", "01"), ("nnUNetTrainerSelfReg", folds)):
+            acdc_run(tmp_path, trainer, epochs=dict.fromkeys(of_trainer, 5))
+        (table,) = tables(tmp_path)
+        (found,) = measure(table)["difference"].values()
+        assert found["mean"]["incomplete"] == expected
 
 
 def test_published_rows_stand_beside_their_own_metric_alone(tmp_path: Path, acdc_run: Runs) -> None:

@@ -159,6 +159,13 @@ def test_a_network_that_cannot_predict_here_is_named_with_the_option(model, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_a_device_that_is_not_there_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SelfRegError, match=r"^--device cuda: PyTorch finds no such device here; use "):
+        export(model, tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
+
+
 def test_of_a_cascade_the_first_stage_is_named(tmp_path, capsys):
     stock = write_model(tmp_path / "results" / "Dataset001_Tiny", 2, CLASSES, channels=4, previous_stage="3d_lowres")
     model = named(stock, TRAINER)

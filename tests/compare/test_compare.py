@@ -156,6 +156,9 @@ def test_a_class_that_one_model_alone_counts_enters_the_means_and_no_case(tmp_pa
     assert "In 1 of the cases a class counts for one model alone" in text
     table = pd.read_csv(tmp_path / "out" / "cases.csv", index_col="case")
     assert table.loc["a", ["A", "B", "difference", "label 2 B"]].tolist() == pytest.approx([90, 90, 0, 0])
+    frames = [frame([Training.read(tmp_path / name)], str) for name in ("first", "second")]
+    report = ComparisonReport([object()], [object()], *frames, 0.01, [])
+    assert [report._title(letter, "a") for letter in "AB"] == ["A, Dice 90.00", "B, Dice 90.00"]  # as in the table
 
 
 def test_as_many_pictures_as_asked_for_are_of_the_cases_that_differ_most(tmp_path):

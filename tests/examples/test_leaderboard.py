@@ -126,7 +126,8 @@ def test_single_words_stand_for_lists(archives: Path) -> None:
             # the registration's call with patches on a GPU
             ["monuseg=MoNuSeg.zip", "only=[monuseg]", "plans=Patches", "edit_plans=null", "training=", PATCHES],
             ["Dataset327_MoNuSeg"],
-            *(2, 10),
+            2,
+            10,
         ),
         (["glas=GlaS.zip", *PLAIN], ["Dataset228_GlaS224"], 2, 20),  # the plain U-Nets
         (["glas=GlaS.zip", FORM], ["Dataset228_GlaS224"], 1, 10),

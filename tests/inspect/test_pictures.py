@@ -312,7 +312,17 @@ def test_models_that_see_different_classes_have_nothing_to_compare():
 def test_a_model_that_sees_no_class_is_not_called_both():
     models = [inspection("A"), without_class_means(inspection("B"), None)]
     looks, _, _ = findings(models)
-    assert looks.strip() == "No class is there to explain in these cases, but in A."
+    assert looks.strip() == "No class is there to explain in these cases, except in A."
+
+
+@pytest.mark.parametrize("letters", [("",), ("A", "B")])
+def test_a_class_that_the_decoder_alone_looks_at(letters):
+    models = [inspection(letter) for letter in letters]
+    for case in (case for model in models for case in model.cases.values()):
+        for measure, stage, target in list(case):
+            if measure == "in_class_share" and stage.startswith("encoder"):
+                case[measure, stage, target] = float("nan")
+    assert findings(models)[0].strip() == "No class is there to explain in these cases."
 
 
 def test_a_network_whose_students_are_in_the_decoder_alone():

@@ -39,7 +39,7 @@ def test_every_run_is_trained_once(study, tmp_path):
 @pytest.mark.longer
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
 def test_paths_may_have_spaces(tmp_path):
-    """The first rule, run; and of the others every command that a shell would be given."""
+    """The first rule, run, and the commands of the trainings."""
     (tmp_path / "a folder").mkdir()
     cases = json.loads((STUDY / "results" / "Dataset004_Hippocampus" / "splits_final.json").read_text())[0]
     source = tmp_path / "a folder" / "source"
@@ -80,7 +80,7 @@ def test_trainers_that_are_found_already_still_are(monkeypatch, tmp_path):
     for _ in range(2):  # each job of a workflow reads it again
         see_trainers(tmp_path)
     places = os.environ["nnUNet_extTrainer"].split(os.pathsep)
-    assert places == ["/mine", "/ours", str(tmp_path), str(STUDY.parents[1] / "trainers")]
+    assert places == [str(tmp_path), "/mine", "/ours", str(STUDY.parents[1] / "trainers")]
 
 
 @pytest.mark.longer

@@ -127,11 +127,15 @@ def test_what_a_removed_data_set_left_for_nnunet_is_not_gone_on_with(name, archi
 
 
 def test_what_to_remove_is_said_where_the_folder_is_not_known(archive, raw, monkeypatch, capsys):
-    convert("glas", archive("glas"))
     monkeypatch.delenv("nnUNet_preprocessed")
-    convert("glas", archive("glas"), "--overwrite")
-    said = capsys.readouterr().out
-    assert "nnUNet_preprocessed is not set: remove dataset_fingerprint.json and splits_final.json of Dataset227" in said
+    for benchmark, old in (
+        ("glas", "dataset_fingerprint.json and splits_final.json of Dataset227_GlaS"),
+        ("acdc", "dataset_fingerprint.json of Dataset027_ACDC"),  # its folds are ours
+    ):
+        convert(benchmark, archive(benchmark))
+        capsys.readouterr()
+        convert(benchmark, archive(benchmark), "--overwrite")
+        assert f"nnUNet_preprocessed is not set: remove the old {old} there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("place", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])

@@ -11,6 +11,7 @@ import pytest
 from archives import MONUSEG_TRAIN, aperio, benchmark_entry, convert, names, snapshot, volume, write_volume
 from PIL import Image
 
+from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS
 from nnunetv2_selfreg.errors import SelfRegError
 
 NAMES = ["acdc", "synapse", "glas", "monuseg", "digestpath", "ebhi"]
@@ -172,7 +173,25 @@ def test_an_archive_beside_unpacked_files_is_named(copy_of, raw, tmp_path):
     said = "1 missing: testA_1; not read, as it lies beside unpacked files: rest.zip (give it as a SOURCE)"
     with pytest.raises(SelfRegError, match=re.escape(said)):
         convert("glas", source)
-    assert convert("glas", source, source / "rest.zip") == 0
+    one(source, "testB_1_anno.bmp").unlink()
+    with pytest.raises(SelfRegError, match=r"1 missing: testB_1_anno\.bmp; mend this"):  # what is read is not named
+        convert("glas", source, source / "rest.zip")
+    convert("glas", source, source / "rest.zip", "--allow-incomplete")
+    assert benchmark_entry(raw / "Dataset227_GlaS")["missing"]["test"] == ["testB_1"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "negative"),
+    [
+        ("tissue-train-neg", True),
+        ("pos_neg/tissue-train-neg", True),
+        ("0_tissue-train-pos-v1.zip", False),
+        ("posv1/images", False),
+        ("images", True),
+    ],
+)
+def test_where_a_picture_of_digestpath_may_have_no_mask(folder, negative):
+    assert BENCHMARKS["digestpath"].unlabelled(Path("/data", folder, "x.jpg")) == negative
 
 
 @pytest.mark.parametrize(
