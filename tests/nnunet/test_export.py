@@ -117,5 +117,5 @@ def test_it_installs_and_predicts_beside_a_stock_model(model, dataset, tmp_path,
 
 
 def test_leaving_out_the_optimizer_makes_it_smaller(model, tmp_path):
-    before, after, _ = export.export(model, tmp_path / "small", optimizer=False)
+    before, after, *_ = export.export(model, tmp_path / "small", optimizer=False)
     assert after < 0.6 * before  # momentum takes as much as the weights
