@@ -9,7 +9,7 @@ setup: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt $(wildcard trainers/*.py)
 	python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e ".[dev]"
 	touch $@
 
 demo: setup ## a guided first run on synthetic cardiac data, under ./selfreg_demo

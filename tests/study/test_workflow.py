@@ -21,7 +21,7 @@ STUDY = Path(__file__).parents[2] / "examples" / "study"
 
 @pytest.mark.longer
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
-@pytest.mark.parametrize("study", ["config.yaml", "full.yaml", "screen.yaml", "seeds.yaml", "confirmation.yaml"])
+@pytest.mark.parametrize("study", ["config.yaml", "screen.yaml"])
 def test_every_run_is_trained_once(study, tmp_path):
     command = f"-m snakemake -s {STUDY / 'Snakefile'} -n --cores 2 --config study={STUDY / study} work={tmp_path}"
     for name in ("hippocampus", "acdc"):
@@ -34,6 +34,19 @@ def test_every_run_is_trained_once(study, tmp_path):
     counts = dict(line.split() for line in done.stdout.splitlines() if len(line.split()) == 2 and line[0].isalpha())
     assert int(counts["train"]) == expected
     assert int(counts["preprocess"]) == len(content["data"])
+
+
+@pytest.mark.parametrize("study", sorted(path.name for path in STUDY.glob("*.yaml") if "schema" not in path.name))
+def test_every_study_fits_the_schema_and_names_what_it_has(study):
+    """Also those that no dry run is made of."""
+    jsonschema = pytest.importorskip("jsonschema", reason="comes with the extra [workflow]")
+    content = yaml.safe_load((STUDY / study).read_text())
+    jsonschema.validate(content, yaml.safe_load((STUDY / "config.schema.yaml").read_text()))
+    for run in content["runs"]:
+        assert run["data"] in content["data"]
+        assert set(run["arms"]) <= content["arms"].keys()
+    names = [(run["dataset"], run["repetition"], fold % 5) for run in content["runs"] for fold in run["folds"]]
+    assert len(names) == len(set(names)) or study == "config.yaml"  # whose later entries add arms
 
 
 @pytest.mark.longer
