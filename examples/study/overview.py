@@ -61,7 +61,7 @@ def of_forms(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
             for compared in part["noise"]
             if compared["repetitions"][0] in firsts and compared["repetitions"][1] == compared["repetitions"][0] + 1
         ]
-        rows += [_form(dataset, "Stock again", again)] if again else []
+        rows += [_form(dataset, "Stock again", again)] if sum(len(each["runs"]) for each in again) > 1 else []
     return rows
 
 
