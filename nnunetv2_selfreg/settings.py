@@ -105,6 +105,12 @@ def option_types(terms: Sequence[Term] = BUILT_IN) -> dict[str, type]:
     return {**weights, "taps": str, **dict.fromkeys(STAGES, list), **others}
 
 
+def option_words(name: str, type_: type) -> str:
+    """What an option that sets a setting takes, in words."""
+    by_type = {list: "1,2 or modules' names", float: "at least 0", int: "1, 2, ...", str: "a module's name"}
+    return " or ".join(CHOICES.get(name, ())) or by_type[type_]
+
+
 def check_places(plans: Mapping[str, Any]) -> None:
     """Refuses the key `selfreg` anywhere in the plans but in a configuration, where it would be ignored.
 

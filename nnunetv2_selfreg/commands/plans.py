@@ -16,7 +16,6 @@ from typing import Any
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import listed, read_json, write_json
 from nnunetv2_selfreg.settings import (
-    CHOICES,
     KEY,
     PLACES,
     RESERVED,
@@ -24,6 +23,7 @@ from nnunetv2_selfreg.settings import (
     SelfRegSettings,
     check_places,
     option_types,
+    option_words,
     read_plans,
     resolve,
 )
@@ -189,8 +189,8 @@ def _parser(first: argparse.ArgumentParser, types: Mapping[str, type]) -> argpar
     add("--overwrite", action="store_true", help="replace plans that have the new identifier already")
     for name, type_ in types.items():
         kind: dict[str, Any] = {"nargs": "+"} if type_ is list else {"type": type_}
-        words = "1,2 or modules' names" if type_ is list else " or ".join(CHOICES.get(name, ["a value"]))
-        add(_option(name), dest=f"{KEY}.{name}", metavar="VALUE", help=f"setting {name}: {words}", **kind)
+        words = f"setting {name}: {option_words(name, type_)}"
+        add(_option(name), dest=f"{KEY}.{name}", metavar="VALUE", help=words, **kind)
     return parser
 
 

@@ -106,7 +106,7 @@ class Findings:
             said = f"B's channels are {order} A's: {what} {plain(other)}, {plain(one)} in A ({units})."
         elif len(groups) == 1:
             (one,) = next(iter(means.values())).values()
-            said = f"T{what[1:]} {plain(one)}."
+            said = f"{what[0].upper()}{what[1:]} {plain(one)}."
         else:
             one, other = next(iter(means.values())).values()
             of_deep, of_shallow = groups
