@@ -134,3 +134,77 @@ def test_the_page_shows_the_numbers_of_the_committed_measurement():
     results = json.loads((example / "results.json").read_text())
     for line in program["table"](results):
         assert line in page
+
+
+def said():
+    """The page's sentences that hold a number, with the number from the committed measurement."""
+    results = json.loads((ROOT / "examples" / "what_it_does" / "results.json").read_text())
+    first, *between, last = [list(of["stages"].values()) for of in results["epochs"]]
+    every = [each for stages in (first, *between, last) for each in stages]
+
+    def ends(stages, of, form=".2f"):
+        found = sorted(map(of, stages))
+        return f"{found[0]:{form}} to {found[-1]:{form}}"
+
+    def own(of):
+        changing = of["student variance"] + of["squared difference of means"]
+        return 100 * of["student variance"] / changing
+
+    def over_random(of):
+        return of["IFD"] / of["IFD of random pairs"]
+
+    def share(term):
+        return f"{term}, % of the gradient"
+
+    dice = results["moving pseudo Dice"]
+    of_e1, of_e3 = last[0], last[2]
+    of_loss = sorted(of["% of the loss"] for of in results["epochs"][1:])
+    scr = {each["scale"]: each["SCR expected"] for each in results["rescaled"]}
+    ifd = {each["scale"]: each["IFD"] for each in results["rescaled"]}
+    lowest = min(scr, key=scr.get)
+    for_five = [results["weight"] * 5 / of[share(term)] for term in ("IFD", "SCR expected") for of in (of_e3, of_e1)]
+    at_one = ends(last, lambda of: of[share("IFD")] / results["weight"], ".0f")
+    most = max(of[share(term)] for of in last for term in ("SCR drawn", "IFD"))
+    noise = sorted(of[share("SCR expected")] / of[share("SCR drawn")] for of in last)
+    return {
+        # nnU-Net's moving mean is 0.9 times the one before and 0.1 times the epoch's
+        f"pseudo Dice {(dice[-1] - 0.9 * dice[-2]) / 0.1:.2f} in its last epoch": True,
+        f"{ends(first, lambda of: of['cosine of one draw'])} before the training and "
+        f"{ends(last, lambda of: of['cosine of one draw'])} after it": True,
+        f"{ends(first, own, '.0f')} % is the variance of its own channels before the training, "
+        f"{ends(last, own, '.0f')} % after it": True,
+        f"rises from at most {max(of['teacher variance'] for of in first):.2f} to between "
+        f"{ends(last, lambda of: of['teacher variance']).replace('to', 'and')}": True,
+        "SCR doubles while it is penalised": all(
+            after["SCR expected"] > 1.9 * before["SCR expected"] for before, after in zip(first, last, strict=True)
+        ),
+        f"IFD was {ends(first, over_random)} times this before the training, {ends(last, over_random)} times after it, "
+        f"and up to {max(map(over_random, every)):.2f} times in between": True,
+        f"SCR falls less, by up to {100 * (1 - scr[lowest] / scr[1]):.0f} % at $a={lowest}$": True,
+        "With $a=0.1$ IFD is 1/100": ifd[0.1] == pytest.approx(ifd[1] / 100),
+        "no logit changes by more than 5e-16": max(each["change of the logits"] for each in results["rescaled"]) < 5e-16,
+        "SCR rises again": scr[0.1] > scr[lowest],
+        f"SCR reaches {max(of[share('SCR drawn')] for of in every):.1f} % and IFD "
+        f"{max(of[share('IFD')] for of in every):.1f} %": True,
+        f"After the fourth, {most:.1f} % is the most, and seven of the ten shares are below 0.5 %": sum(
+            of[share(term)] < 0.5 for of in last for term in ("SCR drawn", "IFD")
+        )
+        == 7,
+        "a fifth to two fifths of a draw's": 0.2 < noise[0] and noise[-1] < 0.41,
+        f"two fifths of a draw's: {ends(last, lambda of: of[share('SCR expected')])} %": True,
+        "IFD and SCR's expectation pull almost five times as hard at E3 as at E1": all(
+            4.5 < of_e3[share(term)] / of_e1[share(term)] < 5 for term in ("IFD", "SCR expected")
+        ),
+        f"From the first epoch on it is {of_loss[0]:.0f} to {of_loss[-1]:.0f} %": True,
+        f"shares of {at_one} % from IFD": True,
+        "IFD would need about {:.2f} at E3 and {:.1f} at E1, SCR's expectation about {:.1f} and {:.1f}".format(
+            *for_five
+        ): True,
+    }
+
+
+@pytest.mark.parametrize("sentence", said())
+def test_the_page_says_what_was_measured(sentence):
+    page = " ".join((ROOT / "documentation" / "what_it_does.md").read_text().split())
+    assert sentence in page
+    assert said()[sentence]

@@ -4,6 +4,7 @@ Scores are in Dice points, 0 to 100. A run is one training, named by its repetit
 cases of its fold. Arms are compared on the runs that both have, by the library's own `comparison`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,7 +17,7 @@ from nnunetv2_selfreg import statistics
 from nnunetv2_selfreg.comparison import MEAN, RUN, by_case, compare, run_means
 
 STOCK, PRIMARY = "stock", "selfreg"
-DATASETS = ("hippocampus", "hippocampus_screen", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # others after them
+DATASETS = ("hippocampus", "hippocampus_screen", "hippocampus_confirmation", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # others after them
 TITLES = {
     "hippocampus": "Hippocampus, 2d",
     "hippocampus_screen": "Hippocampus, 2d, 50 short epochs",
@@ -28,6 +29,9 @@ TITLES = {
     "hippocampus_3d": "Hippocampus, 3d_fullres",
 }
 ARMS = (STOCK, PRIMARY, "scr", "ifd")
+# the third chapter's: all arms of the screen are primary, and of its confirmation whole repetitions alone count
+SCREEN, CONFIRMATION = "hippocampus_screen", "hippocampus_confirmation"
+FOLDS = 5
 MARGIN = 1.0  # points
 KEY = ["dataset", "arm", *RUN]
 BUDGET = ["epochs", "iterations", "training_cases"]
@@ -54,8 +58,12 @@ class Dataset:
     added: frozenset[Run]
 
     def paired(self, arm: str) -> list[Run]:
-        """The runs that stock and the arm both have."""
-        return sorted(set(runs_of(self.arms[arm])) & set(runs_of(self.arms[STOCK])))
+        """The runs that stock and the arm both have, and that count by the registration."""
+        runs = sorted(set(runs_of(self.arms[arm])) & set(runs_of(self.arms[STOCK])))
+        if self.name == CONFIRMATION:
+            sizes = Counter(repetition for repetition, _ in runs)
+            runs = [run for run in runs if sizes[run[0]] == FOLDS]
+        return runs
 
     def summary(self) -> dict[str, Any]:
         """Every number of the data set."""
@@ -83,7 +91,7 @@ class Dataset:
                     yield f"{name}, added later", "replication", arm, [run for run in runs if run in self.added]
                     yield f"{name}, all", "exploratory", arm, runs if registered else []
             elif arm != STOCK:
-                yield name, "exploratory", arm, runs
+                yield name, "primary" if self.name in (SCREEN, CONFIRMATION) else "exploratory", arm, runs
 
     def _registered(self) -> list[Run]:
         return [run for run in self.paired(PRIMARY) if run not in self.added]
@@ -177,8 +185,9 @@ def of_runs(scores: pd.DataFrame, runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def primary(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The primary comparison in a data set's summary; None if it has no runs of both arms."""
-    return next((compared for compared in summary["comparisons"] if compared["role"] == "primary"), None)
+    """SelfReg's primary comparison in a data set's summary; None if it has no runs of both arms."""
+    name = f"{PRIMARY} - {STOCK}"
+    return next((compared for compared in summary["comparisons"] if compared["name"] == name), None)
 
 
 def cost(runs: pd.DataFrame) -> list[dict[str, Any]]:

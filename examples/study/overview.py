@@ -5,7 +5,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from evidence import STOCK, TITLES
+from evidence import CONFIRMATION, SCREEN, STOCK, TITLES, primary
 from scipy.stats import t as student
 
 from nnunetv2_selfreg import statistics
@@ -24,7 +24,8 @@ FORMS = {  # the arms of screen.yaml and seeds.yaml
     "decorrelation": "Decorrelation",
     "tiny": "Weights of 1e-6, the same seed",
 }
-SCREENS = ("hippocampus_screen", "hippocampus_seeds", "hippocampus_confirmation")
+SCREENS = (SCREEN, "hippocampus_seeds", CONFIRMATION)
+LOOKS = {15: 0.001, 25: 0.001, 35: 0.049}  # of the confirmation: after so many pairs it needs a p below this
 
 
 def of_study(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -33,7 +34,7 @@ def of_study(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, part in summaries.items():
         title = TITLES.get(name, name)
         for compared in part["comparisons"]:
-            registered = compared["role"] == "primary"
+            registered = compared is primary(part)
             if registered or compared["name"].endswith(", all"):
                 label = title if registered else f"{title}; with the runs added later"
                 again = part["noise"] if registered else []
@@ -46,14 +47,18 @@ def of_study(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
 def of_forms(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each form minus stock over pairs of trainings, as screen.yaml registers it; then stock minus itself.
 
-    A pair is one training of both on the same fold of a repetition. The interval is Student's t over pairs.
+    A pair is one training of both on the same fold of a repetition. The intervals are Student's t, over pairs and over
+    the folds' means. `settled` says of the confirmation whether its trainings are over.
     """
     rows = []
     for dataset in (name for name in SCREENS if name in summaries):
         part = summaries[dataset]
         named = {compared["name"].removesuffix(f" - {STOCK}"): compared for compared in part["comparisons"]}
         found = [(title, named[arm]) for arm, title in FORMS.items() if arm in named]
-        rows += [_form(dataset, title, [compared]) for title, compared in found]
+        rows += [
+            _form(dataset, title, [compared]) | {"over_folds": _ends(compared["over_folds"][MEAN])}
+            for title, compared in found
+        ]
         # each training of stock in one pair: repetition 1 - 0, 3 - 2 and so on
         firsts = sorted({number for compared in part["noise"] for number in compared["repetitions"]})[::2]
         again = [
@@ -63,6 +68,11 @@ def of_forms(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
         ]
         rows += [_form(dataset, "Stock again", again)] if sum(len(each["runs"]) for each in again) > 1 else []
     return rows
+
+
+def settled(pairs: int, p: float) -> bool:
+    """Whether the confirmation ends after so many pairs, as confirmation.yaml registers its looks."""
+    return pairs == max(LOOKS) or (pairs in LOOKS and p < LOOKS[pairs])
 
 
 def _form(dataset: str, name: str, compared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -78,8 +88,10 @@ def _form(dataset: str, name: str, compared: Sequence[Mapping[str, Any]]) -> dic
         "stock": statistics.exact_mean(each["classes"][MEAN]["other"] for each in compared),
         "difference": spread["mean"],
         "sd": spread["sd"],
-        "over_pairs": {end: spread[end] for end in ("low", "high")},
+        "over_pairs": _ends(spread),
+        "over_folds": None,
         "p": p,
+        "settled": settled(len(pairs), p) if dataset == CONFIRMATION else None,
         "each_run": pairs,
     }
 
@@ -118,12 +130,16 @@ def _row(
         "cases": int(over_cases["cases"]),
         "stock": over_cases["other"],
         "difference": over_cases["mean"],
-        "over_folds": {end: over_folds[end] for end in ("low", "high")},
-        "over_cases": {end: over_cases[end] for end in ("low", "high")},
+        "over_folds": _ends(over_folds),
+        "over_cases": _ends(over_cases),
         "each_run": runs,
         "noise": [],
         "reported": None,
     }
+
+
+def _ends(interval: Mapping[str, float]) -> dict[str, float]:
+    return {end: interval[end] for end in ("low", "high")}
 
 
 def _noise(compared: Mapping[str, Any]) -> dict[str, Any]:

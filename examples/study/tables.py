@@ -11,6 +11,7 @@ from nnunetv2_selfreg.benchmarks import cells
 from nnunetv2_selfreg.benchmarks.cells import interval, number, p_value, plus_minus
 from nnunetv2_selfreg.comparison import MEAN
 
+NO_INTERVAL = {"low": None, "high": None}
 _BLOCK = re.compile(r"(<!-- tables\.md: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -59,11 +60,11 @@ def _overview(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _forms(rows: Iterable[Mapping[str, Any]]) -> str:
-    head = "experiment, form, pairs, stock, form - stock, SD over pairs, 95 % CI over pairs, p"
+    head = "experiment, form, pairs, stock, form - stock, SD over pairs, 95 % CI over pairs, p, 95 % CI over folds"
     shown = []
     for row in rows:
         found = number(row["stock"]), number(row["difference"], "+.2f"), number(row["sd"])
-        ends = interval(**row["over_pairs"]), p_value(row["p"])
+        ends = interval(**row["over_pairs"]), p_value(row["p"]), interval(**row["over_folds"] or NO_INTERVAL)
         shown.append([row["experiment"], row["name"], row["runs"], *found, *ends])
     return _table(head, shown, text=2)
 

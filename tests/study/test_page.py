@@ -12,8 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
 
 from analyse import PAPER
-from evidence import TITLES
-from overview import FORMS, of_paper
+from evidence import CONFIRMATION, SCREEN, TITLES, primary
+from overview import FORMS, of_paper, settled
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
@@ -28,10 +28,9 @@ FIRST = ("hippocampus", "acdc", "acdc_10")  # the first chapter's data sets
 def test_the_readme_says_what_the_results_are():
     lines = (ROOT / "README.md").read_text().splitlines()
     for part in json.loads((STUDY / "results" / "tables.json").read_text())["datasets"].values():
-        primary = next((each for each in part["comparisons"] if each["role"] == "primary"), None)
-        if primary is None:  # none of its pairs is trained
+        if not (found := primary(part)):  # none of its pairs is trained
             continue
-        over_cases, over_folds = primary["classes"]["mean"], primary["over_folds"]["mean"]
+        over_cases, over_folds = found["classes"]["mean"], found["over_folds"]["mean"]
         shown = [f"{over_cases['other']:.2f}", f"{over_cases['mean']:+.2f}"]
         shown.append(f"{over_folds['low']:+.2f} to {over_folds['high']:+.2f}")
         assert any(" | ".join(shown) in line for line in lines)
@@ -60,16 +59,19 @@ def test_the_papers_benchmarks_stand_beside_the_study():
     assert row["reported"] == pytest.approx(90.93 - 85.45)  # arXiv 2406.14896, table of GlaS
 
 
-def test_the_forms_are_compared_over_pairs():
+@pytest.mark.parametrize("dataset", [SCREEN, CONFIRMATION])
+def test_the_forms_are_compared_over_pairs(dataset):
     """Straight from the committed scores: a run's mean over cases, then over classes, minus stock's of the same run."""
     scores = pd.read_csv(STUDY / "results" / "scores.csv")
-    scores = scores[scores["dataset"] == "hippocampus_screen"]
+    scores = scores[scores["dataset"] == dataset]
     means = scores.groupby(["arm", "repetition", "fold", "class"])["dice"].mean().groupby(level=[0, 1, 2]).mean()
     content = json.loads((STUDY / "results" / "tables.json").read_text())["forms"]
-    rows = {row["name"]: row for row in content if row["experiment"] == TITLES["hippocampus_screen"]}
+    rows = {row["name"]: row for row in content if row["experiment"] == TITLES[dataset]}
     for arm, title in FORMS.items():
         if arm in means and title in rows:
             pairs = 100 * (means[arm] - means["stock"]).dropna()
+            if dataset == CONFIRMATION:  # whole repetitions count
+                pairs = pairs[pairs.groupby("repetition").transform("size") == 5]
             row = rows[title]
             assert row["runs"] == len(pairs)
             assert sorted(row["each_run"]) == pytest.approx(sorted(pairs), abs=1e-4)
@@ -78,7 +80,16 @@ def test_the_forms_are_compared_over_pairs():
                 assert row["p"] == pytest.approx(ttest_1samp(pairs, 0).pvalue, rel=1e-3)
                 ends = student.interval(0.95, len(pairs) - 1, pairs.mean(), pairs.std() / len(pairs) ** 0.5)
                 assert list(row["over_pairs"].values()) == pytest.approx(ends, abs=1e-4)
+                folds = pairs.groupby("fold").mean()
+                ends = student.interval(0.95, len(folds) - 1, folds.mean(), folds.std() / len(folds) ** 0.5)
+                assert list(row["over_folds"].values()) == pytest.approx(ends, abs=1e-4)
     assert [name for name in rows if name != "Stock again"]
+
+
+def test_the_confirmation_ends_as_it_was_registered():
+    """confirmation.yaml: looks after 15 and 25 pairs with p below 0.001, and the end after 35."""
+    assert [pairs for pairs in range(1, 36) if settled(pairs, 0.0009)] == [15, 25, 35]
+    assert [pairs for pairs in range(1, 36) if settled(pairs, 0.002)] == [35]
 
 
 def test_the_page_is_short():
