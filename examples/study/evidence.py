@@ -17,7 +17,11 @@ from nnunetv2_selfreg import statistics
 from nnunetv2_selfreg.comparison import MEAN, RUN, by_case, compare, run_means
 
 STOCK, PRIMARY = "stock", "selfreg"
-DATASETS = ("hippocampus", "hippocampus_screen", "hippocampus_confirmation", "acdc", "acdc_10", "glas224", "hippocampus_3d")  # others after them
+# others after them
+DATASETS = (
+    *("hippocampus", "hippocampus_screen", "hippocampus_confirmation"),
+    *("acdc", "acdc_10", "glas224", "hippocampus_3d"),
+)
 TITLES = {
     "hippocampus": "Hippocampus, 2d",
     "hippocampus_screen": "Hippocampus, 2d, 50 short epochs",

@@ -17,7 +17,7 @@ from nnunetv2_selfreg.names import stock_name
 
 NUMBERS = (
     "benchmark protocol rule metric unit kind name class value sd runs low high p better worse cases clusters "
-    "not_counted incomplete source caveat"
+    "low_over_folds high_over_folds not_counted incomplete source caveat"
 ).split()
 SCORED, PUBLISHED, DIFFERENCE = "scored", "published", "difference"  # kinds of rows
 _ADDED = {"teacher": None, "every": 1, "scr_channels": "drawn"}  # settings that older files do not name
@@ -67,9 +67,9 @@ class Arm:
     def incomplete(self) -> list[str]:
         """In what its runs fall short of the protocol."""
         lines = list(dict.fromkeys(line for sidecar in self.sidecars.values() for line in sidecar["incomplete"]))
-        folds = {sidecar["fold"] for sidecar in self.sidecars.values()}
-        each_alone = all(map(str.isdecimal, folds))
-        few = self.folds and each_alone and len(folds) < self.folds
+        # an ensemble, or a model of all cases, is none of the protocol's folds
+        folds = {sidecar["fold"] for sidecar in self.sidecars.values() if sidecar["fold"].isdecimal()}
+        few = self.folds and 0 < len(folds) < self.folds
         return lines + ([f"{len(folds)} of {self.folds} folds"] if few else [])
 
     @property
@@ -206,8 +206,10 @@ class Section:
             yield pd.DataFrame({"mean": row.values}), more
         for pair in self.pairs:
             mine, other = (arm.of(rule, metric, pair.runs) for arm in (pair.selfreg, pair.stock))
-            found = compare(mine, other, classes, definition.margin, definition.higher_is_better).over_cases
-            yield found.drop(columns=["mine", "other"]), {"kind": DIFFERENCE, **_named(pair, pair.runs)}
+            compared = compare(mine, other, classes, definition.margin, definition.higher_is_better)
+            found = compared.over_cases.drop(columns=["mine", "other"])
+            over_folds = compared.over_folds[["low", "high"]].add_suffix("_over_folds")
+            yield found.join(over_folds), {"kind": DIFFERENCE, **_named(pair, pair.runs)}
 
 
 def read_results(folder: Path) -> list[Section]:

@@ -80,9 +80,9 @@ def write_scores(run: Run, output: Path, allow_incomplete: bool = False, overwri
         rows += [(case, clusters[case], *values) for values in found]
     if len(sizes) > 1:
         raise SelfRegError(f"{run.references} mixes images of {SMALL} with others; score each size alone")
-    folds = "ensemble of folds" if run.fold == ENSEMBLE else "each fold alone"
+    folds = {ENSEMBLE: "ensemble of folds", "all": "one model of all training cases"}.get(run.fold, "each fold alone")
     torch = ", ".join(training.pop("torch") or [version("torch")])
-    masks = masks_of(benchmark, dataset)
+    masks = masks_of(benchmark, converted)
     sidecar = {
         "benchmark": run.benchmark,
         "protocol": ", ".join(filter(None, (folds, *sizes, masks))),

@@ -99,8 +99,14 @@ def _grids(rule: str, name: str, rows: pd.DataFrame, shown: Sequence[str]) -> It
     differences = rows[rows["kind"] == DIFFERENCE].rename(columns={"value": "mean"}).to_dict("records")
     if differences:
         labels = [_marked(row) if row["class"] == MEAN else "" for row in differences]
-        lines = [[label, row["class"], *cells.difference(row)] for label, row in zip(labels, differences, strict=True)]
-        head = ["", "class", f"difference [{metric.difference_unit}]", *cells.DIFFERENCE]
+        over_folds = [cells.interval(row["low_over_folds"], row["high_over_folds"]) for row in differences]
+        lines = [
+            [label, row["class"], *cells.difference(row), ends]
+            for label, row, ends in zip(labels, differences, over_folds, strict=True)
+        ]
+        head = ["", "class", f"difference [{metric.difference_unit}]", *cells.DIFFERENCE, "95 % CI over folds"]
+        if set(over_folds) == {"-"}:  # an ensemble, or a single fold
+            lines, head = [line[:-1] for line in lines], head[:-1]
         rules = list(range(len(shown), len(lines), len(shown)))
         yield f"Difference in {title}", pd.DataFrame(lines, columns=head), rules
 

@@ -282,6 +282,13 @@ def _misnamed(folder: Path) -> None:
         ),
         (lambda folder: write_dataset(folder, LABELS, ".xyz"), "file_ending '.xyz'"),
         (lambda folder: write_dataset(folder, LABELS, ".nii.gz", benchmark={"name": "synapse"}), "data set of synapse"),
+        *(
+            (
+                lambda folder, said=said: write_dataset(folder, LABELS, ".nii.gz", benchmark=said),
+                "the key 'benchmark' does not hold what nnUNetv2_selfreg convert writes there",
+            )
+            for said in ("ACDC", None, {"missing": None}, {"missing": []}, {"missing": {"test": None}}, {"problems": 5})
+        ),
         (lambda folder: (folder / "dataset.json").write_text("{}"), "is not a dataset.json of nnU-Net"),
     ],
 )

@@ -192,6 +192,12 @@ def test_folds_give_a_deviation_and_are_averaged_before_they_are_compared(tmp_pa
     found = pair["mean"]
     assert found["value"] == pytest.approx(gain.mean())
     assert (found["better"], found["worse"], found["cases"]) == (np.sum(gain > 1), np.sum(gain < -1), 8)
+    of_folds = 100 * (selfreg - stock).mean(axis=1)
+    ends = of_folds.mean() + np.array([-1, 1]) * 4.302653 * of_folds.std(ddof=1) / 3**0.5  # Student's t, 2 degrees
+    assert [found["low_over_folds"], found["high_over_folds"]] == pytest.approx(ends)
+    text = (tmp_path / "table.md").read_text()
+    assert f" | 8 | {ends[0]:+.2f} to {ends[1]:+.2f} |" in text
+    assert "Student's t on the differences of the folds' means" in text
 
 
 def test_seeds_of_a_fold_are_runs_of_their_own(tmp_path: Path, given_run: Runs) -> None:
@@ -415,6 +421,8 @@ def test_fewer_folds_than_the_protocol_scores_are_marked(tmp_path: Path, given_r
             scores |= {("published", "iou", "gland"): [0.8, 0.7]}
             scores |= {("nnunet", *key[1:]): values for key, values in scores.items()}
             given_run(tmp_path, trainer, [("testA_1", "testA_1"), ("testA_2", "testA_2")], scores, fold=fold, **GLAS)
+    # a model of all cases is no fold; of a file that an older version wrote it stands beside the folds
+    given_run(tmp_path, "nnUNetTrainerSelfReg", IMAGES[:2], scores, fold="all", **GLAS)
     write_table(tmp_path, tmp_path)
     arms = json.loads((tmp_path / "table.json").read_text())["tables"][0]["arms"]
     assert {arm["trainer"]: arm["incomplete"] for arm in arms} == {

@@ -6,25 +6,23 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS, PROTOCOLS
 
-EXAMPLE = Path(__file__).parents[2] / "examples/leaderboard"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/leaderboard"
 SNAKEMAKE = Path(sysconfig.get_path("scripts")) / "snakemake"
-PATCHES = "planning=-gpu_memory_target 1.5 -overwrite_plans_name Patches"
-PLAIN = [
-    *("only=[glas224]", "plans=PlainQuarterWidth", "edit_plans=[quarter_width.py,plain_unet.py]"),
-    "planning=-overwrite_plans_name PlainQuarterWidth",
-    "trainers=[nnUNetTrainerPlain_4000steps,nnUNetTrainerSelfRegPlain_4000steps]",
-]
-FORM = "trainers=[nnUNetTrainerSelfRegDecorrelation_4000steps]"
+REGISTERED = ("paper", "paper_gpu", "acdc")
 STOCK, SELFREG = "nnUNetTrainer_1epoch", "nnUNetTrainerSelfReg_1epoch"
 pytestmark = pytest.mark.skipif(not SNAKEMAKE.is_file(), reason="snakemake is not installed")
 
@@ -101,7 +99,7 @@ def test_every_file_of_settings_fits_the_schema() -> None:
     assert {name for benchmark in config["benchmarks"].values() for name in benchmark["scores"]} == PROTOCOLS.keys()
     archives = schema["properties"]["benchmarks"]["additionalProperties"]["properties"]["archive"]["enum"]
     assert set(archives) == BENCHMARKS.keys()
-    for name in ("smoke", "paper"):
+    for name in ("smoke", *REGISTERED):
         assert yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text()).keys() <= config.keys()
 
 
@@ -117,33 +115,110 @@ def test_single_words_stand_for_lists(archives: Path) -> None:
     assert "--size 224  --overwrite" in output
 
 
+def registered(name: str) -> list[list[str]]:
+    """The commands that a registration names, as words."""
+    text = (EXAMPLE / f"{name}.yaml").read_text()
+    calls = re.findall(r"^#     (snakemake .*\n(?:#         .*\n)*)", text, re.MULTILINE)
+    return [shlex.split(call.replace("\\\n#", "")) for call in calls]
+
+
+def settings_of(command: list[str]) -> dict[str, Any]:
+    """What stands behind --config, as the schema reads it."""
+    given = dict(word.split("=", 1) for word in command[command.index("--config") + 1 :])
+    lists = ("only", "trainers", "edit_plans", "glas", "monuseg", "acdc")
+    values = {key: yaml.safe_load(value) for key, value in given.items()}
+    return {key: [value] if key in lists and isinstance(value, str) else value for key, value in values.items()}
+
+
+def test_what_is_registered_can_be_run() -> None:
+    """Every command of every registration: its settings, its scripts and its trainers."""
+    schema = yaml.safe_load((EXAMPLE / "config.schema.yaml").read_text())
+    counts = {name: len(registered(name)) for name in REGISTERED}
+    assert counts == {"paper": 8, "paper_gpu": 6, "acdc": 1}
+    trainers = set()
+    for name in REGISTERED:
+        for command in registered(name):
+            assert Path(command[command.index("--configfile") + 1]).stem == name
+            settings = yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text()) | settings_of(command)
+            assert list(Draft202012Validator(schema).iter_errors(settings)) == []
+            assert all((EXAMPLE / path).is_file() for path in settings.get("edit_plans", []))
+            # plans that are edited or planned otherwise have a name of their own, which planning gives them
+            named = re.findall(r"-overwrite_plans_name (\w+)", settings.get("planning", ""))
+            assert named == ([] if settings["plans"] == "nnUNetPlans" else [settings["plans"]])
+            trainers |= set(settings["trainers"])
+    found = "from check_settings import unknown_trainers as unknown; import sys; print(*unknown(sys.argv[1:]))"
+    places = os.pathsep.join(map(str, (EXAMPLE / "trainers", EXAMPLE.parent / "study/trainers", ROOT / "trainers")))
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLE), "nnUNet_extTrainer": places}
+    run = [sys.executable, "-c", found, *sorted(trainers)]
+    assert subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout == "\n"
+
+
 @pytest.mark.longer
 @pytest.mark.parametrize(
-    ("settings", "data_sets", "arms", "scores"),
+    ("name", "number", "data_set", "arms", "scores"),
     [
-        (["glas=GlaS.zip", "monuseg=MoNuSeg.zip"], ["Dataset228_GlaS224", "Dataset328_MoNuSeg224"], 2, 30),
-        (
-            # the registration's call with patches on a GPU
-            ["monuseg=MoNuSeg.zip", "only=[monuseg]", "plans=Patches", "edit_plans=null", "training=", PATCHES],
-            ["Dataset327_MoNuSeg"],
-            2,
-            10,
-        ),
-        (["glas=GlaS.zip", *PLAIN], ["Dataset228_GlaS224"], 2, 20),  # the plain U-Nets
-        (["glas=GlaS.zip", FORM], ["Dataset228_GlaS224"], 1, 10),
+        # of each arm 5 folds and their ensemble predict; GlaS is scored as a whole and on its test A
+        ("paper", 0, "Dataset228_GlaS224", 2, 24),
+        ("paper", 2, "Dataset228_GlaS224", 2, 24),  # the plain U-Nets
+        ("paper_gpu", 2, "Dataset327_MoNuSeg", 2, 12),  # patches
+        ("acdc", 0, "Dataset027_ACDC", 3, 18),
     ],
-)  # fmt: skip
-def test_the_paper_s_benchmarks(
-    archives: Path, settings: list[str], data_sets: list[str], arms: int, scores: int
+)
+def test_what_is_registered_is_what_runs(
+    archives: Path, name: str, number: int, data_set: str, arms: int, scores: int
 ) -> None:
-    (archives / "MoNuSeg.zip").touch()
-    code, output = dry_run(archives, "--configfile", str(EXAMPLE / "paper.yaml"), "-p", "--config", *settings)
-    assert code == 0, output[-3000:]
-    found = jobs(output)
-    # of each arm 5 folds, each of which predicts alone; GlaS is scored as a whole and on its test A
-    counts = found["convert"], found["train"], found["score"]
-    assert counts == (len(data_sets), 5 * arms * len(data_sets), scores)
-    assert set(re.findall(r"Dataset\d{3}_\w+(?=/dataset.json)", output)) == set(data_sets)
+    (archives / "examples").symlink_to(EXAMPLE.parent)
+    command = registered(name)[number]
+    settings = settings_of(command)
+    for key in ("GLAS", "MONUSEG", "ACDC"):
+        (archives / key).touch()
+    done = subprocess.run([str(SNAKEMAKE), *command[1:], "-n", "-p"], cwd=archives, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = jobs(done.stdout + done.stderr)
+    assert [found[rule] for rule in ("convert", "train", "predict", "score")] == [1, 5 * arms, 6 * arms, scores]
+    config = yaml.safe_load((EXAMPLE / f"{name}.yaml").read_text()) | settings
+    on_cpu = config["device"] == "cpu"
+    trainings = re.findall(r"^.*nnUNetv2_train .*$", done.stdout + done.stderr, re.MULTILINE)
+    assert len(trainings) == 5 * arms
+    assert {re.search(r"-tr (\w+)", line)[1] for line in trainings} == set(config["trainers"])
+    for line in trainings:
+        assert f"-p {config['plans']} -device {config['device']} " in line
+        assert ("on_one_core.py" in line) == on_cpu
+        assert f" {int(data_set[7:10])} 2d " in line
+    # scores come while others train: what is trained is predicted before the next training begins
+    rules = re.findall(r"^rule (\w+):\n((?:    .*\n)*)", done.stdout + done.stderr, re.MULTILINE)
+    first = {rule for rule, text in rules if "priority: 1" in text}
+    assert first == {"accumulate", "predict", "score"}
+    assert on_cpu == ("threads" not in next(text for rule, text in rules if rule == "predict"))
+
+
+def test_a_fold_is_trained_once_at_a_time(archives: Path) -> None:
+    """Where Snakemake alone is killed, its training runs on; the next one waits for its end."""
+    code, output = dry_run(
+        archives, "-p", "--config", "glas=GlaS.zip", "only=glas224", "folds=0", "trainers=nnUNetTrainer"
+    )
+    assert code == 0, output
+    (shell,) = re.findall(r"^Shell command: (mkdir .*?logs/train.*?2>&1)$", output, re.MULTILINE | re.DOTALL)
+    stub = archives / "bin/nnUNetv2_train"
+    stub.parent.mkdir()
+    stub.write_text(f"#!/bin/bash\ndate +%s.%N >> '{archives}/times'; sleep 1; date +%s.%N >> '{archives}/times'\n")
+    stub.chmod(0o755)
+    environment = os.environ | {"PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}", "GPUS": ""}
+    both = [subprocess.Popen(["bash", "-c", shell], env=environment) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    first, end, second, _ = map(float, (archives / "times").read_text().split())
+    assert first < end < second
+
+
+@pytest.mark.longer
+def test_a_missing_gpu_is_said_before_anything_runs(archives: Path) -> None:
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    run = snakemake("--config", "glas=GlaS.zip", "only=glas224")
+    done = subprocess.run(run, cwd=archives, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert "device: cuda, but torch sees no GPU here" in done.stderr
+    assert "give device=cpu" in done.stderr
+    assert not (archives / "leaderboard").exists()
 
 
 @pytest.mark.longer

@@ -68,7 +68,7 @@ def test_paths_may_have_spaces(tmp_path):
     subprocess.run([*command, "--", str(made)], cwd=tmp_path, capture_output=True, check=True)
     assert json.loads(made.read_text())["numTraining"] == 200
     done = subprocess.run([*command, "-n"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    trained = [line for line in done.stdout.splitlines() if "train_on_one_core.py" in line]
+    trained = [line for line in done.stdout.splitlines() if "on_one_core.py nnUNetv2_train" in line]
     assert trained
     for line in trained:
         assert f"nnUNet_results={work}/repetition_0" in shlex.split(line)

@@ -20,7 +20,15 @@ class nnUNetTrainer_4000steps(nnUNetTrainer):
         self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 80, 50, 10
 
 
-class nnUNetTrainerPlain_4000steps(nnUNetTrainer_4000steps):
+class nnUNetTrainer_6000steps(nnUNetTrainer):
+    """120 epochs of 50 training and 10 validation iterations."""
+
+    def __init__(self, plans, configuration, fold, dataset_json, device) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 120, 50, 10
+
+
+class nnUNetTrainerPlain(nnUNetTrainer):
     """The training of a plain U-Net: no deep supervision, and of nnU-Net's augmentation flips and rotations alone."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device) -> None:
@@ -38,9 +46,9 @@ class nnUNetTrainerPlain_4000steps(nnUNetTrainer_4000steps):
         return composed
 
 
-class nnUNetTrainer_6000steps(nnUNetTrainer):
-    """120 epochs of 50 training and 10 validation iterations."""
+class nnUNetTrainerPlain_4000steps(nnUNetTrainerPlain):
+    """As `nnUNetTrainer_4000steps`."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 120, 50, 10
+        self.num_epochs, self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 80, 50, 10
