@@ -47,7 +47,8 @@ class _Added(NamedTuple):
 class SelfRegCriterion(nn.Module):
     """The training loss: nnU-Net's plus the sum of the terms, each times its weight.
 
-    Outside training the taps are empty and the value is nnU-Net's own loss. A term of weight 0 is not computed.
+    Outside training the taps are empty and the value is nnU-Net's own loss. A term of weight 0 is not computed. What a
+    trainer asks of its loss, or sets there, it asks of nnU-Net's (`trainer.loss.loss.weight_ce = 0`).
 
     Args:
         loss: nnU-Net's own loss, deep supervision included.
@@ -59,6 +60,7 @@ class SelfRegCriterion(nn.Module):
         compiled: Whether `torch.compile` makes kernels of the built-in terms.
 
     Attributes:
+        stock: nnU-Net's own loss.
         settings: As given.
         weights: The weights of the terms that are computed, by name. A subclass of a trainer may change them between
             epochs.
@@ -75,7 +77,7 @@ class SelfRegCriterion(nn.Module):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.loss = loss
+        self.stock = loss
         self.taps = taps
         self.settings = settings
         self.terms = [term for term in terms if settings.weights[term.name] > 0]
@@ -86,12 +88,32 @@ class SelfRegCriterion(nn.Module):
         self._begun = 0  # the calls before the first training step of the epoch
         self._factors: tuple[Any, Tensor, Tensor] | None = None
 
-    def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "stock" not in self.__dict__.get("_modules", {}):  # not built, or not yet unpickled
+                raise
+        return getattr(self.stock, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        modules = self.__dict__.get("_modules", {})
+        own = name in self.__dict__ or name in modules or hasattr(type(self), name)
+        if not own and hasattr(modules.get("stock"), name):
+            setattr(self.stock, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def forward(
+        self, output: Tensor | list[Tensor], target: Tensor | list[Tensor], *others: Any, **named: Any
+    ) -> Tensor:
         """nnU-Net's loss of `output` and `target`, plus the weighted terms of the features in the taps.
 
         Args:
             output: The network's output, as nnU-Net's loss takes it.
             target: The reference, as nnU-Net's loss takes it.
+            *others: What else that loss takes.
+            **named: The same, by name.
 
         Returns:
             The loss, a scalar.
@@ -106,7 +128,7 @@ class SelfRegCriterion(nn.Module):
             if (self._calls - 1) % self.settings.every == 0:
                 # before nnU-Net's loss, which keeps maps of its own from then on
                 added = self._evaluate(features, target)
-        loss: Tensor = self.loss(output, target)
+        loss: Tensor = self.stock(output, target, *others, **named)
         if features is None and loss.requires_grad:
             raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
         if added is None:

@@ -90,18 +90,7 @@ class ModelFolder:
     @cached_property
     def trainer_class(self) -> type[Any]:
         """The trainer's class, found as nnU-Net finds it; SelfRegError if this nnU-Net does not know it."""
-        from nnunetv2_selfreg.trainer import find_trainer
-
-        try:
-            found = find_trainer(self.trainer)
-        except Exception as error:  # an import in one of nnU-Net's trainer modules, or in somebody's
-            raise SelfRegError(
-                f"{self.path}: looking for the trainer {self.trainer} failed: {str(error) or type(error).__name__}; "
-                "see nnUNetv2_selfreg doctor"
-            ) from None
-        if found is None:
-            raise SelfRegError(f"{self.path}: this nnU-Net has no trainer {self.trainer}; install what brings it")
-        return found
+        return installed_trainer(self.trainer, f"{self.path}")
 
     @property
     def stock_name(self) -> str | None:
@@ -205,6 +194,30 @@ class ModelFolder:
         )
         predictor.network = network  # not the compiled one that nnU-Net puts there with nnUNet_compile
         return predictor
+
+
+def installed_trainer(name: str, asked_by: str) -> type[Any]:
+    """The trainer of this name, found as nnU-Net finds it.
+
+    Args:
+        name: The trainer's name.
+        asked_by: What names it; the message begins with it.
+
+    Raises:
+        SelfRegError: This nnU-Net does not know it, or looking for it failed.
+    """
+    from nnunetv2_selfreg.trainer import find_trainer
+
+    try:
+        found = find_trainer(name)
+    except Exception as error:  # an import in one of nnU-Net's trainer modules, or in somebody's
+        raise SelfRegError(
+            f"{asked_by}: looking for the trainer {name} failed: {str(error) or type(error).__name__}; "
+            "see nnUNetv2_selfreg doctor"
+        ) from None
+    if found is None:
+        raise SelfRegError(f"{asked_by}: this nnU-Net has no trainer {name}; install what brings it")
+    return found
 
 
 def check_device(device: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -24,6 +25,11 @@ def epoch_line(means: Mapping[str, float], weights: Mapping[str, float], share: 
     values = ", ".join(f"{name} {means[name]:.4g}" for name in weights)
     added = sum(weight * means[name] for name, weight in weights.items())
     return f"SelfReg: {values}; weighted, they add {added:.4g} to train_loss (share of the loss {share:.1%})"
+
+
+def from_zero(axis: Axes) -> None:
+    """Lets an axis begin at 0, or below its lowest value where one is negative."""
+    axis.set_ylim(bottom=None if axis.dataLim.y0 < 0 else 0)
 
 
 def plot_progress(logging: Mapping[str, Sequence[float]], terms: Sequence[Term], output_folder: str | Path) -> None:
@@ -60,7 +66,7 @@ def plot_progress(logging: Mapping[str, Sequence[float]], terms: Sequence[Term],
         for axis in (upper, lower):
             axis.update_datalim([(0, 0)])
             axis.autoscale_view()
-            axis.set_ylim(bottom=0)
+            from_zero(axis)
             axis.grid(alpha=0.3)
         with new_file(Path(output_folder) / "selfreg.png") as partial:
             plot.savefig(partial, dpi=150)

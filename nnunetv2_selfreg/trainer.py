@@ -6,10 +6,12 @@ Such a class is an attribute of this module, made when it is first asked for, an
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from math import nan
+from math import isfinite, nan
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,11 +29,11 @@ from nnunetv2_selfreg.compat import (
     find_written_trainer,
     local_logging,
 )
-from nnunetv2_selfreg.criterion import SelfRegCriterion
+from nnunetv2_selfreg.criterion import NonFinite, SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.names import STOCK, root_name
 from nnunetv2_selfreg.progress import epoch_line, plot_progress
-from nnunetv2_selfreg.settings import SelfRegSettings, check_places, resolve
+from nnunetv2_selfreg.settings import SelfRegSettings, check_places, read_plans, resolve
 from nnunetv2_selfreg.taps import StageTaps
 from nnunetv2_selfreg.terms import BUILT_IN, IFD, SCR, SHARE, Term
 
@@ -70,6 +72,9 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 
     def initialize(self) -> None:
         super().initialize()
+        self._check_loss()
+
+    def _check_loss(self) -> None:
         if not isinstance(self.loss, SelfRegCriterion):
             bases = " -> ".join(base.__name__ for base in type(self).__mro__ if "_build_loss" in vars(base))
             raise SelfRegError(
@@ -99,13 +104,38 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         self.print_to_log_file(f"SelfReg: {text}. Please cite {CITATION}.")
         return criterion
 
+    def on_train_start(self) -> None:
+        if self.local_rank == 0:
+            self._check_earlier_folds()
+        super().on_train_start()  # writes the plans into the model's folder
+
+    def _check_earlier_folds(self) -> None:
+        """Refuses settings other than those in the model's folder, unless nothing that was trained is left of it."""
+        folder = Path(self.output_folder_base)
+        trained = {path.parent for path in folder.glob("fold_*/checkpoint_*.pth")}
+        if self.current_epoch == 0:  # this fold begins anew
+            trained.discard(Path(self.output_folder))
+        if trained and (folder / "plans.json").is_file():
+            plans = read_plans(folder / "plans.json"), self.plans_manager.plans
+            earlier, now = (self.selfreg_settings(each, self.configuration_name) for each in plans)
+            if earlier != now:
+                raise SelfRegError(
+                    f"SelfReg: {folder} was trained with {earlier}, and these plans say {now}; give other settings "
+                    "plans of another name (nnUNetv2_selfreg plans -o), or remove that folder"
+                )
+
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        self._check_loss()  # which a trainer may replace
         self.loss.taps.forget()  # what a forward pass outside of the training left, such as that of nnU-Net's plot
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         super().on_train_epoch_end(train_outputs)
         non_finite, means = self.loss.non_finite(), self.loss.take_means()
+        if non_finite is None and self.grad_scaler is None:  # steps without terms, or a fault in nnU-Net's loss alone
+            losses = (float(output["loss"]) for output in train_outputs)
+            bad = next((number for number, loss in enumerate(losses) if not isfinite(loss)), None)
+            non_finite = None if bad is None else NonFinite([], bad, False, "the loss")
         if self.is_ddp:
             ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(ranks, (non_finite, means))
@@ -115,16 +145,16 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
             # with AMP a single bad step is no error: the scaler skips it and scales down
             raise RuntimeError(
                 f"SelfReg: {non_finite.what} turned NaN or infinite in epoch {self.current_epoch}, iteration "
-                f"{non_finite.iteration}, first at {', '.join(non_finite.stages)}; go on from the last checkpoint "
-                "(--c) or train the stock trainer to see whether SelfReg is the cause"
+                f"{non_finite.iteration}{', first at ' * bool(non_finite.stages)}{', '.join(non_finite.stages)}; go on "
+                "from the last checkpoint (--c) or train the stock trainer to see whether SelfReg is the cause"
             )
         if not self._logged:
             return
         weights = {term.name: self.loss.weights[term.name] for term in self.loss.terms}
         if not means:  # fewer training steps than `every`
             means = dict.fromkeys(["loss", *weights], nan)
-        added = sum(weight * means[name] for name, weight in weights.items())
         # sizes, as nnU-Net's loss passes through 0 on its way down (its Dice term is minus the Dice)
+        added = sum(weight * abs(means[name]) for name, weight in weights.items())
         means[SHARE] = added / (means["loss"] + added)
         for name in self._logged:
             self.logger.log(name, means[name], self.current_epoch)
@@ -139,7 +169,13 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
                 self.print_to_log_file(f"SelfReg: {error}; the training goes on")
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        if not self.was_initialized:  # as nnU-Net does next: from here on the logger knows all that is logged
+            self.initialize()
+        known = set(local_logging(self.logger))
         super().load_checkpoint(filename_or_checkpoint)
+        logging = local_logging(self.logger)
+        for name in logging.keys() - known:  # a term that was renamed or removed: nnU-Net's plot would wait for it
+            del logging[name]
         self._align_logging()
 
     def _align_logging(self) -> None:
@@ -222,7 +258,10 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
             if mixin is None or not issubclass(mixin, nnUNetTrainerSelfReg):
                 continue
             if stock := find_nnunet_trainer("_".join([STOCK, *parts[count:]])):
-                return _composed(name, mixin, stock)
+                # an ending that only sets what a trainer's __init__ sets has the last word
+                changed = {key for base in stock.__mro__ if base not in nnUNetTrainer.__mro__ for key in vars(base)}
+                methods = {key for key in changed if not re.fullmatch("__.*__", key)}
+                return _composed(name, mixin, stock, ending_last=not methods)
         stock = find_nnunet_trainer(STOCK + name.removeprefix(root))
         return _composed(name, globals()[root], stock) if stock else None
     finally:
@@ -230,12 +269,12 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
 
 
 def _composed(
-    name: str, mixin: type[nnUNetTrainerSelfReg], stock: type[nnUNetTrainer]
+    name: str, mixin: type[nnUNetTrainerSelfReg], stock: type[nnUNetTrainer], ending_last: bool = False
 ) -> type[nnUNetTrainerSelfReg] | None:
     if issubclass(stock, nnUNetTrainerSelfReg):
         return None
-    docstring = f"{stock.__name__} with {mixin.__name__}."
-    return type(name, (mixin, stock), {"__module__": __name__, "__doc__": docstring})
+    bases = (stock, mixin) if ending_last and stock is not nnUNetTrainer else (mixin, stock)
+    return type(name, bases, {"__module__": __name__, "__doc__": f"{stock.__name__} with {mixin.__name__}."})
 
 
 def _unwrapped(network: nn.Module) -> tuple[nn.Module, bool]:

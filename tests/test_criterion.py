@@ -9,6 +9,7 @@ import pytest
 import reference
 import torch
 from networks import anchored, plain_unet, recorded, selfreg_settings
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from torch._subclasses.fake_tensor import FakeTensorMode
 from vectors import VECTORS
 
@@ -35,8 +36,8 @@ def criterion_for(network, seed=0, **settings):
 
 def total(criterion, features):
     """What the criterion adds to nnU-Net's loss for these maps."""
-    criterion.loss = torch.nn.Module()
-    criterion.loss.forward = lambda output, target: torch.zeros((), dtype=features.teacher.dtype)
+    criterion.stock = torch.nn.Module()
+    criterion.stock.forward = lambda output, target: torch.zeros((), dtype=features.teacher.dtype)
     criterion.taps.take = lambda: features
     return criterion(None, None)
 
@@ -166,6 +167,41 @@ def test_outside_training_the_loss_is_nnunets_own():
         output = network(images)
         assert criterion(output, target) == BaseLoss()(output, target)
     assert criterion.take_means() == {}
+
+
+class Scheduled(torch.nn.Module):
+    """A loss whose weight a trainer changes, and which takes more than output and target."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = 1.0
+
+    def forward(self, output, target, offset=0.0):
+        return self.weight * torch.nn.functional.cross_entropy(output, target) + offset
+
+
+def test_a_trainer_may_change_its_loss_as_in_stock():
+    network = plain_unet()
+    images, target = batch()
+    chosen = selfreg_settings(lambda_scr=0.0)
+    criterion = SelfRegCriterion(
+        DeepSupervisionWrapper(Scheduled(), [1.0, 0.5]), StageTaps(network, chosen), chosen, CPU
+    )
+
+    def loss(*others, **named):
+        output = network(images)[:2]
+        targets = [target, target[:, ::2, ::2]]
+        return criterion(output, targets, *others, **named) - 0.015 * criterion.take_means()["ifd"]
+
+    whole = loss().item()
+    criterion.loss.weight = 0.5  # as trainer.loss.loss
+    assert loss().item() == pytest.approx(whole / 2, rel=1e-4)
+    criterion.weight_factors = (2.0, 1.0)
+    assert loss().item() == pytest.approx(whole, rel=1e-4)
+    assert loss([1.0, 1.0]).item() == pytest.approx(whole + 3, rel=1e-4)
+    assert "weight_factors" not in vars(criterion)
+    with pytest.raises(AttributeError, match="nothing"):
+        criterion.nothing  # noqa: B018
 
 
 def test_a_training_step_without_features_is_an_error():

@@ -31,6 +31,16 @@ def test_ticks_are_epochs(epochs, expected, tmp_path, monkeypatch):
         assert axis.get_ylim()[1] > 1.02 * highest
 
 
+def test_a_term_below_zero_is_seen(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda plot, path, **_: (drawn.append(plot), path.touch()))
+    plot_progress({"scr": [-1.0, -2.0], "ifd": [1.0, 1.0], SHARE: [0.5, 0.4]}, BUILT_IN, tmp_path)
+    upper, lower = (axis.get_ylim() for axis in drawn[0].axes)
+    assert upper[0] < -2
+    assert upper[1] > 1
+    assert lower[0] == 0
+
+
 def test_the_line_says_that_the_share_is_of_the_loss():
     line = epoch_line({"scr": 2.0, "ifd": 1.0}, {"scr": 0.01, "ifd": 0.02}, 0.125)
     assert line == "SelfReg: scr 2, ifd 1; weighted, they add 0.04 to train_loss (share of the loss 12.5%)"

@@ -67,8 +67,8 @@ def test_only_the_loss_and_the_logging_are_overridden():
     public = {name for name in vars(trainer.nnUNetTrainerSelfReg) if not name.startswith("__")}
     own = {name for name in public if not hasattr(nnUNetTrainer, name)}
     epochs = {"on_train_epoch_start", "on_train_epoch_end", "on_epoch_end"}
-    assert public - own == {"initialize", "_build_loss", *epochs, "load_checkpoint"}
-    assert own <= {"terms", "selfreg_settings", "_align_logging"}
+    assert public - own == {"initialize", "_build_loss", "on_train_start", *epochs, "load_checkpoint"}
+    assert own <= {"terms", "selfreg_settings", "_align_logging", "_check_loss", "_check_earlier_folds"}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +147,10 @@ class nnUNetTrainerTheirs(nnUNetTrainerCELoss): pass
 class nnUNetTrainerTheirs_4steps(nnUNetTrainerTheirs): pass
 class nnUNetTrainerMine(nnUNetTrainerSelfReg, nnUNetTrainerTheirs): pass
 class nnUNetTrainerSelfRegMine(nnUNetTrainerSelfReg): pass
+class nnUNetTrainerSelfRegSlow(nnUNetTrainerSelfReg):
+    def __init__(self, plans, configuration, fold, dataset_json, device):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 300
 class nnUNetTrainerSelfRegLong_10epochs(nnUNetTrainerSelfReg_10epochs): pass
 """
 
@@ -180,6 +184,13 @@ def test_a_trainer_that_somebody_wrote_is_found_with_what_it_is_made_of(external
     assert found.__name__ == name
     assert getattr(trainer.base_trainer(found), "__name__", None) == base
     assert getattr(trainer.stock_trainer(found), "__name__", None) == stock
+
+
+def test_an_ending_has_the_last_word(external, monkeypatch):
+    """Over what somebody's trainer sets in its __init__."""
+    monkeypatch.setattr(nnUNetTrainer, "__init__", lambda *_: None)
+    for name, epochs in (("nnUNetTrainerSelfRegSlow", 300), ("nnUNetTrainerSelfRegSlow_5epochs", 5)):
+        assert trainer.find_trainer(name)(*[None] * 5).num_epochs == epochs
 
 
 def test_a_trainer_in_nnunets_folder_that_is_not_nnunets_is_no_stock_trainer():

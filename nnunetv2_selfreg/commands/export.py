@@ -191,7 +191,10 @@ def export(
             torch.save(content | {"trainer_name": stock}, saved)
             exported.write_bytes(saved.getbuffer())
             before, after = before + source.stat().st_size, after + exported.stat().st_size
-            if not torch.equal(_logits(model, source, device), _logits(ModelFolder.open(target), exported, device)):
+            mine = _logits(model, source, device)
+            if not mine.isfinite().all():
+                raise SelfRegError(f"{source} predicts NaN or infinity; export another checkpoint (-chk) or fold (-f)")
+            if not torch.equal(mine, _logits(ModelFolder.open(target), exported, device)):
                 raise SelfRegError(
                     f"fold_{fold} predicts differently as {stock}; nothing was written, please report this"
                 )

@@ -122,11 +122,10 @@ def trainer_terms(trainer: str) -> Sequence[Term]:
     """
     if trainer == TRAINER:  # nnU-Net, whose import takes seconds, is not needed
         return BUILT_IN
-    from nnunetv2_selfreg.trainer import find_trainer, stock_trainer
+    from nnunetv2_selfreg.model_folder import installed_trainer
+    from nnunetv2_selfreg.trainer import stock_trainer
 
-    found: Any = find_trainer(trainer)
-    if found is None:
-        raise SelfRegError(f"-tr {trainer}: this nnU-Net has no such trainer; install what brings it")
+    found: Any = installed_trainer(trainer, "-tr")
     if stock_trainer(found) is None:
         raise SelfRegError(f"-tr {trainer} is not a SelfReg trainer and would ignore the settings")
     terms: Sequence[Term] = found.terms

@@ -12,10 +12,11 @@ import pandas as pd
 
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
-from nnunetv2_selfreg.model_folder import CHECKPOINT, ModelFolder
+from nnunetv2_selfreg.model_folder import ModelFolder
 from nnunetv2_selfreg.settings import KEY, read_plans
 
 SUMMARY, DATASET, PLANS = "summary.json", "dataset.json", "plans.json"
+LATEST = "checkpoint_latest.pth"
 TOGETHER = "all cases"  # the one fold of a folder of predictions
 FILES = ("prediction_file", "reference_file")
 BACKGROUND = "0"  # which nnU-Net's own mean leaves out as well
@@ -68,8 +69,8 @@ class Training:
         summaries, unusable = {}, {}
         for fold in model.folds(None):
             summary = folder / f"fold_{fold}" / "validation" / SUMMARY
-            if not (folder / f"fold_{fold}" / CHECKPOINT).is_file():
-                unusable[fold] = f"is not finished: {CHECKPOINT} is missing"
+            if (folder / f"fold_{fold}" / LATEST).is_file():  # nnU-Net removes it at the end
+                unusable[fold] = f"is not finished: {LATEST} is there"
             elif not summary.is_file():
                 missing = summary.relative_to(folder)
                 unusable[fold] = f"is not finished: {missing} is missing; nnUNetv2_train ... --val writes it"

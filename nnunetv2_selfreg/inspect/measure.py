@@ -118,8 +118,8 @@ class Inspection:
         """Each term of each map but the teacher's, and of all students as the training adds it, before its weight.
 
         Returns:
-            The values; and what the training adds at each student: to the loss, and the norm of what it adds to the
-            gradient of the loss with respect to the map.
+            The values; and what the training adds at each student: the size of what it adds to the loss, and the norm
+            of what it adds to the gradient of the loss with respect to the map.
         """
         values: Values = {}
         added: Values = {}
@@ -135,7 +135,7 @@ class Inspection:
                     found = term.compute([feature], step)
                     values[measure, name, ""] = float(found.values[0])
                     if factor := weights.get(name):
-                        added[measure + LOSS, name, ""] = factor * values[measure, name, ""]
+                        added[measure + LOSS, name, ""] = factor * abs(values[measure, name, ""])
                         scale = found.values.new_tensor(factor)
                         gradient = found.gradients[0](torch.zeros_like(feature), feature, scale, True)
                         added[measure + GRADIENT, name, ""] = float(gradient.double().norm())
@@ -271,4 +271,9 @@ def _runs(parsed: argparse.Namespace, device: str) -> list[Inspection]:
                 inspections.append(Inspection(model, letter, run, name))
     for other in inspections[1:]:
         check_comparable(inspections[0].model, other.model)
+    # a model without SelfReg is measured as the one that it is compared with
+    trained = [each.model for each in inspections if each.model.folder.settings]
+    for each in inspections:
+        if trained and not each.model.folder.settings:
+            each.model.scr_channels = trained[0].scr_channels
     return inspections

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from nnunetv2_selfreg.inspect.measure import Inspection
 from nnunetv2_selfreg.inspect.values import AREA, DIFFERENCE, IN_CLASS, short, stage_rows
+from nnunetv2_selfreg.progress import from_zero
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers
 COLOURS = {"": "#0072B2", "A": "#0072B2", "B": "#D55E00", DIFFERENCE: "black"}
@@ -113,7 +114,7 @@ def draw_training(inspections: Sequence[Inspection], titles: Mapping[str, str]) 
             axis.plot(curve, color=COLOURS[each.letter], marker="o", markersize=3, label=each.label)
         if not logged:
             axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", va="center", color="0.4")
-        axis.set_ylim(bottom=0)
+        from_zero(axis)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     plot.supxlabel("epoch", fontsize=10)
     _legend(plot)

@@ -1,6 +1,7 @@
 """What is exported under which name, and what is refused with nothing written, on small models with random weights."""
 
 import json
+import math
 import resource
 import shutil
 import zipfile
@@ -225,6 +226,16 @@ def test_a_trainer_that_is_not_installed_is_named(model, tmp_path, monkeypatch):
     folder = model.rename(model.with_name("nnUNetTrainerSelfReg_7epochs__Tiny__2d"))
     with pytest.raises(SelfRegError, match="has no trainer nnUNetTrainerSelfReg_7epochs; install what brings it"):
         export(folder, tmp_path / "out")
+
+
+def test_a_model_that_predicts_nan_is_said_to(model, tmp_path):
+    path = model / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    next(iter(content["network_weights"].values())).view(-1)[0] = math.nan
+    torch.save(content, path)
+    with pytest.raises(SelfRegError, match=r"fold_0/checkpoint_final\.pth predicts NaN or infinity; export another"):
+        export(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_that_predicts_differently_is_not_written(model, tmp_path, monkeypatch):

@@ -211,8 +211,23 @@ def test_a_trainer_without_selfreg_is_refused(folder: Path) -> None:
 
 def test_a_trainer_that_is_not_there_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nnunetv2_selfreg.trainer.find_nnunet_trainer", lambda name: None)
-    expected = "-tr nnUNetTrainerSelfReg_7epochs: this nnU-Net has no such trainer; install what brings it"
+    expected = "-tr: this nnU-Net has no trainer nnUNetTrainerSelfReg_7epochs; install what brings it"
     assert refusal("--lambda-scr", "0.1", "-o", "New", "-tr", "nnUNetTrainerSelfReg_7epochs") == expected
+
+
+def test_a_trainer_that_cannot_be_looked_for_is_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "broken.py").write_text("class nnUNetTrainerSelfRegMine(:\n")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "mine"))
+    try:
+        find_external_trainer("nnUNetTrainerSelfRegMine")
+        pytest.skip("nnU-Net reads nnUNet_extTrainer since 2.8")
+    except SyntaxError:
+        message = refusal("--lambda-scr", "1", "-o", "New", "-tr", "nnUNetTrainerSelfRegMine")
+    assert message.startswith("-tr: looking for the trainer nnUNetTrainerSelfRegMine failed: invalid syntax")
+    assert message.endswith("see nnUNetv2_selfreg doctor")
 
 
 def test_a_setting_must_be_given(folder: Path) -> None:

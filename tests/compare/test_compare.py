@@ -203,8 +203,8 @@ def lose_a_case(folder):
     write_summary(folder / "fold_0" / "validation" / "summary.json", dict(list(SECOND[0].items())[1:]))
 
 
-def lose_the_end(folder):
-    (folder / "fold_1" / "checkpoint_final.pth").unlink()
+def train_on(folder):
+    (folder / "fold_1" / "checkpoint_latest.pth").touch()
 
 
 def lose_the_scores(folder):
@@ -216,7 +216,7 @@ def lose_the_scores(folder):
     [
         (lose_a_fold, r".*nnUNetTrainerSelfReg__Other__2d has no fold 1"),
         (lose_a_case, r"only .*nnUNetTrainer__nnUNetPlans__2d has patient1_ED \(fold 0\)"),
-        (lose_the_end, r"fold 1 of .*Other__2d is not finished: checkpoint_final.pth is missing"),
+        (train_on, r"fold 1 of .*Other__2d is not finished: checkpoint_latest.pth is there"),
         (lose_the_scores, r"fold 1 of .*Other__2d is not finished: fold_1/validation/summary.json is missing"),
     ],
 )
@@ -229,6 +229,15 @@ def test_what_only_one_side_has_is_refused_or_left_out_when_asked(harm, message,
     assert not (tmp_path / "out").exists()
     assert compare(*models, "-o", tmp_path / "out", "--common-only") == 0
     assert re.search(f"Note: {message}", text_of(tmp_path / "out"))
+
+
+def test_scores_are_enough(models, tmp_path):
+    """Of trainings whose checkpoints stayed on the cluster, or that wrote none."""
+    assert compare(*models, "-o", tmp_path / "before") == 0
+    for checkpoint in models[1].glob("fold_*/checkpoint_final.pth"):
+        checkpoint.unlink()
+    assert compare(*models, "-o", tmp_path / "after") == 0
+    assert text_of(tmp_path / "before") == text_of(tmp_path / "after")
 
 
 def test_a_fold_without_a_common_case_is_not_dropped_in_silence(models, tmp_path, capsys):

@@ -343,6 +343,23 @@ def test_two_models_are_compared_on_the_first_fold_that_both_have(flat, tmp_path
     assert [model["fold"] for model in content["models"]] == ["2", "2"]
 
 
+def test_scr_of_a_stock_model_is_measured_as_that_of_the_other(flat, tmp_path):
+    """The same network twice, so SCR cannot differ: of the other it is the expectation, by its plans."""
+    _, plans, configuration = flat.folder.name.split("__")
+    folder = tmp_path / "Dataset001_Flat" / f"nnUNetTrainerSelfReg__{plans}__{configuration}"
+    shutil.copytree(flat.folder, folder)
+    plans = json.loads((folder / "plans.json").read_text())
+    plans["configurations"]["2d"]["selfreg"] = {"scr_channels": "expected"}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    path = folder / "fold_0" / "checkpoint_final.pth"
+    torch.save(torch.load(path, weights_only=False) | {"trainer_name": "nnUNetTrainerSelfReg"}, path)
+    content, page = measure(flat, "--compare", folder, "--cases", "1")
+    found = [row["mean"] for row in content["differences"] if row["measure"] == "scr"]
+    assert len(found) > 2
+    assert found == pytest.approx([0] * len(found))
+    assert "SCR is its expectation over all draws" in " ".join(page.split())
+
+
 @pytest.fixture(scope="module")
 def trainings(flat, tmp_path_factory):
     """Two repetitions of a model, of two folds each; every network has other weights."""

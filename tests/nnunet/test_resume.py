@@ -2,11 +2,16 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import run
 from nnunetv2.run.run_training import get_trainer_from_args
+
+from nnunetv2_selfreg.errors import SelfRegError
 
 
 class OtherLogger:
@@ -73,3 +78,73 @@ def test_wrong_settings_end_before_the_training_starts(dataset):
     last = str(failure.value).strip().splitlines()
     message = "SelfReg: plans key 'selfreg.lambda_src' is unknown; known: lambda_scr, lambda_ifd, "
     assert message in last[-1]
+
+
+def test_other_settings_than_those_of_the_models_folder_are_refused(trainer, dataset):
+    """On --c, and for a further fold: the plans saved with a model say how all of it was trained."""
+    trainer.initialize()
+    folder, fold = Path(trainer.output_folder_base), Path(trainer.output_folder)
+    trainer._check_earlier_folds()  # nothing is there
+    plans = json.loads((dataset.preprocessed / "Small.json").read_text())
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (fold / "checkpoint_best.pth").touch()
+    (folder / "fold_1").mkdir()
+    (folder / "fold_1" / "checkpoint_final.pth").touch()
+    try:
+        trainer._check_earlier_folds()  # the same settings
+        plans["configurations"]["2d"]["selfreg"] = {"lambda_scr": 0.1}
+        (folder / "plans.json").write_text(json.dumps(plans))
+        with pytest.raises(SelfRegError, match=r"with lambda_scr 0\.1,.* and these plans say lambda_scr 0\.015,"):
+            trainer.on_train_start()
+        assert json.loads((folder / "plans.json").read_text()) == plans
+        shutil.rmtree(folder / "fold_1")
+        trainer._check_earlier_folds()  # this fold alone, and it begins anew
+        trainer.current_epoch = 1
+        with pytest.raises(SelfRegError, match="give other settings plans of another name"):
+            trainer._check_earlier_folds()
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_term_that_was_renamed_leaves_nothing_in_the_log(trainer, tmp_path):
+    """nnU-Net's plot ends at the epoch of the shortest list."""
+    trainer.initialize()
+    logging = getattr(trainer.logger, "local_logger", trainer.logger).my_fantastic_logging
+    for name in logging:
+        logging[name] = [[0.5, 0.5] if "class" in name else 0.5 for _ in range(4)]
+    trainer.current_epoch = 3
+    logging["earlier"] = [0.5]
+    trainer.save_checkpoint(str(tmp_path / "earlier.pth"))
+    del logging["earlier"]
+    trainer.load_checkpoint(str(tmp_path / "earlier.pth"))
+    logging = getattr(trainer.logger, "local_logger", trainer.logger).my_fantastic_logging
+    assert {len(values) for values in logging.values()} == {4}
+    assert "scr" in logging
+
+
+def test_a_loss_that_is_not_finite_ends_the_epoch(trainer):
+    """Also where the terms were not computed in that step."""
+    trainer.initialize()
+    losses = [{"loss": np.float32(value)} for value in (0.5, 0.5, np.nan, np.nan)]
+    expected = (
+        r"SelfReg: the loss turned NaN or infinite in epoch 0, iteration 2; go on from the last checkpoint \(--c\)"
+    )
+    with pytest.raises(RuntimeError, match=expected):
+        trainer.on_train_epoch_end(losses)
+
+
+def test_a_loss_that_is_replaced_is_refused(trainer):
+    trainer.initialize()
+    trainer.loss = torch.nn.Identity()
+    with pytest.raises(SelfRegError, match="is a Identity without SelfReg"):
+        trainer.on_train_epoch_start()
+
+
+def test_the_share_of_the_loss_is_one_of_sizes(trainer, monkeypatch):
+    """Also of a term with negative values."""
+    trainer.initialize()
+    monkeypatch.setattr(trainer.loss, "take_means", lambda: {"loss": 0.5, "scr": -20.0})
+    trainer.on_train_epoch_end([{"loss": np.float32(0.2)}])
+    logging = getattr(trainer.logger, "local_logger", trainer.logger).my_fantastic_logging
+    assert logging["scr"] == [-20]
+    assert logging["selfreg_share"] == [pytest.approx(0.3 / 0.8)]  # 0.015 times 20
