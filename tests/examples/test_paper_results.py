@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
 from nnunetv2_selfreg.cli import main
+from nnunetv2_selfreg.comparison import MEAN
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "examples" / "leaderboard" / "results" / "paper"
@@ -22,11 +24,37 @@ def test_the_printed_rows_are_those_of_the_committed_scores(tmp_path):
 def test_other_pages_print_the_same_numbers():
     page = (ROOT / "documentation" / "leaderboard.md").read_text()
     stock, selfreg = re.findall(r"^\| nnUNetTrainer.* \| \d \| ([\d.]+) ± ", page, re.MULTILINE)
-    ((difference, interval),) = re.findall(r" \| mean \| (\S+) \| (\S+ to \S+) \|", page)
+    ((difference, interval, over_folds),) = re.findall(
+        r" \| mean \| (\S+) \| (\S+ to \S+) \| .* \| (\S+ to \S+) \|", page
+    )
     (row,) = (
         line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| GlaS, 80 test images")
     )
-    assert [cell.strip() for cell in row.split("|")][2:5] == [stock, difference, f"{interval}, over images"]
+    assert [cell.strip() for cell in row.split("|")][2:5] == [stock, difference, over_folds]
     text = " ".join((RESULTS / "README.md").read_text().split())
     assert f"gives Dice {stock} (stock) and {selfreg} (SelfReg)" in text
-    assert f"The difference, {difference}, has a 95 % interval of {interval} over test images" in text
+    assert (
+        f"The difference, {difference}, has a 95 % interval of {over_folds} over folds, and of {interval} over" in text
+    )
+    assert f"| [{selfreg}](#the-papers-benchmarks-run-here), three of five folds" in page
+
+
+def test_the_committed_table_is_that_of_the_scores(tmp_path):
+    """But for the plots, which another version of matplotlib draws otherwise."""
+    assert main(["leaderboard", "table", str(RESULTS), "-o", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in (RESULTS / "table").iterdir()}
+    for made in tmp_path.iterdir():
+        one, other = (re.sub(r"base64,[^\"]*", "", path.read_text()) for path in (made, RESULTS / "table" / made.name))
+        assert one == other, made.name
+
+
+def test_every_row_that_selfreg_is_listed_with_is_named():
+    page = (ROOT / "documentation" / "leaderboard.md").read_text()
+    rows = page.partition("| benchmark | SelfReg's listed row |")[2].partition("\n\n")[0]
+    listed = {
+        f"{row.values[MEAN]:.2f}"
+        for protocol in PROTOCOLS.values()
+        for row in protocol.published
+        if row.method.startswith("SelfReg") and row.metric in ("dice", "iou", "pixel_accuracy")
+    }
+    assert set(re.findall(r"\b\d\d\.\d\d\b(?!\]\(#)", rows)) == listed
