@@ -77,7 +77,6 @@ class SelfRegCriterion(nn.Module):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.stock = loss
         self.taps = taps
         self.settings = settings
         self.terms = [term for term in terms if settings.weights[term.name] > 0]
@@ -87,6 +86,7 @@ class SelfRegCriterion(nn.Module):
         self._calls = self._steps = 0
         self._begun = 0  # the calls before the first training step of the epoch
         self._factors: tuple[Any, Tensor, Tensor] | None = None
+        self.stock = loss  # last: from here on names that it has, and the criterion has not, are its own
 
     def __getattr__(self, name: str) -> Any:
         try:

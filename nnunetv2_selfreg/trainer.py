@@ -8,7 +8,7 @@ Such a class is an attribute of this module, made when it is first asked for, an
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cache
 from math import isfinite, nan
 from pathlib import Path
@@ -55,6 +55,7 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
     """
 
     terms: Sequence[Term] = BUILT_IN
+    _unknown: Set[str] = frozenset()  # what a checkpoint logged and nothing here does
 
     @classmethod
     def selfreg_settings(cls, plans: Mapping[str, Any], configuration: str) -> SelfRegSettings:
@@ -72,9 +73,6 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 
     def initialize(self) -> None:
         super().initialize()
-        self._check_loss()
-
-    def _check_loss(self) -> None:
         if not isinstance(self.loss, SelfRegCriterion):
             bases = " -> ".join(base.__name__ for base in type(self).__mro__ if "_build_loss" in vars(base))
             raise SelfRegError(
@@ -116,8 +114,13 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         if self.current_epoch == 0:  # this fold begins anew
             trained.discard(Path(self.output_folder))
         if trained and (folder / "plans.json").is_file():
-            plans = read_plans(folder / "plans.json"), self.plans_manager.plans
-            earlier, now = (self.selfreg_settings(each, self.configuration_name) for each in plans)
+            now = self.selfreg_settings(self.plans_manager.plans, self.configuration_name)
+            try:
+                earlier = self.selfreg_settings(read_plans(folder / "plans.json"), self.configuration_name)
+            except SelfRegError as error:
+                raise SelfRegError(
+                    f"{folder / 'plans.json'}, of what is trained there already: {error}; give these plans another name"
+                ) from None
             if earlier != now:
                 raise SelfRegError(
                     f"SelfReg: {folder} was trained with {earlier}, and these plans say {now}; give other settings "
@@ -126,7 +129,11 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self._check_loss()  # which a trainer may replace
+        if not isinstance(self.loss, SelfRegCriterion):
+            raise SelfRegError(
+                f"SelfReg: {type(self).__name__} replaced its loss by a {type(self.loss).__name__} without SelfReg; "
+                "change what is inside of it (self.loss.loss) instead"
+            )
         self.loss.taps.forget()  # what a forward pass outside of the training left, such as that of nnU-Net's plot
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
@@ -161,6 +168,10 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         self.print_to_log_file(epoch_line(means, weights, means[SHARE]))
 
     def on_epoch_end(self) -> None:
+        logging = local_logging(self.logger)
+        for name in self._unknown:  # of a term that was renamed or removed: nnU-Net's plot would wait for it
+            if len(logging.get(name, ())) <= self.current_epoch:
+                logging.pop(name, None)
         super().on_epoch_end()
         if self.local_rank == 0 and self._logged:
             try:
@@ -169,13 +180,11 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
                 self.print_to_log_file(f"SelfReg: {error}; the training goes on")
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        if not self.was_initialized:  # as nnU-Net does next: from here on the logger knows all that is logged
+        if not self.was_initialized:  # as nnU-Net does next: from here on the logger knows what is logged
             self.initialize()
         known = set(local_logging(self.logger))
         super().load_checkpoint(filename_or_checkpoint)
-        logging = local_logging(self.logger)
-        for name in logging.keys() - known:  # a term that was renamed or removed: nnU-Net's plot would wait for it
-            del logging[name]
+        self._unknown = local_logging(self.logger).keys() - known
         self._align_logging()
 
     def _align_logging(self) -> None:
@@ -258,10 +267,11 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
             if mixin is None or not issubclass(mixin, nnUNetTrainerSelfReg):
                 continue
             if stock := find_nnunet_trainer("_".join([STOCK, *parts[count:]])):
-                # an ending that only sets what a trainer's __init__ sets has the last word
+                # an ending that only sets what a trainer's __init__ sets has the last word, unless that would hide what
+                # else the trainer is made of
                 changed = {key for base in stock.__mro__ if base not in nnUNetTrainer.__mro__ for key in vars(base)}
                 methods = {key for key in changed if not re.fullmatch("__.*__", key)}
-                return _composed(name, mixin, stock, ending_last=not methods)
+                return _composed(name, mixin, stock, not methods and base_trainer(mixin) is nnUNetTrainer)
         stock = find_nnunet_trainer(STOCK + name.removeprefix(root))
         return _composed(name, globals()[root], stock) if stock else None
     finally:

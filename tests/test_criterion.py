@@ -175,6 +175,7 @@ class Scheduled(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = 1.0
+        self.weights = self.terms = "theirs"
 
     def forward(self, output, target, offset=0.0):
         return self.weight * torch.nn.functional.cross_entropy(output, target) + offset
@@ -193,6 +194,7 @@ def test_a_trainer_may_change_its_loss_as_in_stock():
         targets = [target, target[:, ::2, ::2]]
         return criterion(output, targets, *others, **named) - 0.015 * criterion.take_means()["ifd"]
 
+    assert (criterion.stock.loss.weights, criterion.weights) == ("theirs", {"ifd": 0.015})
     whole = loss().item()
     criterion.loss.weight = 0.5  # as trainer.loss.loss
     assert loss().item() == pytest.approx(whole / 2, rel=1e-4)

@@ -68,7 +68,7 @@ def test_only_the_loss_and_the_logging_are_overridden():
     own = {name for name in public if not hasattr(nnUNetTrainer, name)}
     epochs = {"on_train_epoch_start", "on_train_epoch_end", "on_epoch_end"}
     assert public - own == {"initialize", "_build_loss", "on_train_start", *epochs, "load_checkpoint"}
-    assert own <= {"terms", "selfreg_settings", "_align_logging", "_check_loss", "_check_earlier_folds"}
+    assert own <= {"terms", "selfreg_settings", "_align_logging", "_check_earlier_folds", "_unknown"}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,8 @@ class nnUNetTrainerSelfRegSlow(nnUNetTrainerSelfReg):
     def __init__(self, plans, configuration, fold, dataset_json, device):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 300
+class nnUNetTrainerSelfRegLoss(nnUNetTrainerSelfReg, nnUNetTrainerCELoss): pass
+class nnUNetTrainerSelfRegTen(nnUNetTrainerSelfReg_10epochs): pass
 class nnUNetTrainerSelfRegLong_10epochs(nnUNetTrainerSelfReg_10epochs): pass
 """
 
@@ -171,6 +173,8 @@ def external(tmp_path, monkeypatch):
         ("nnUNetTrainerSelfRegMine", "nnUNetTrainer", "nnUNetTrainer"),
         ("nnUNetTrainerSelfRegLong_10epochs", "nnUNetTrainer_10epochs", "nnUNetTrainer_10epochs"),
         ("nnUNetTrainerSelfRegMine_5epochs", "nnUNetTrainer_5epochs", "nnUNetTrainer_5epochs"),
+        ("nnUNetTrainerSelfRegLoss_5epochs", "nnUNetTrainerCELoss", "nnUNetTrainerCELoss"),
+        ("nnUNetTrainerSelfRegTen_10epochs", "nnUNetTrainer_10epochs", "nnUNetTrainer_10epochs"),
         # SelfReg in a trainer without it that somebody wrote
         ("nnUNetTrainerSelfRegTheirs", "nnUNetTrainerTheirs", "nnUNetTrainerCELoss"),
         ("nnUNetTrainerSelfRegTheirs_4steps", "nnUNetTrainerTheirs_4steps", "nnUNetTrainerCELoss"),

@@ -27,6 +27,7 @@ PROTOCOLS = {
         classes=CLASSES,
         metrics=OF_VOLUMES,
         ensemble=True,
+        folds=5,
         cases=40,
         clusters=20,
         unit="patients",

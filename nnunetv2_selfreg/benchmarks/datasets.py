@@ -42,8 +42,8 @@ def check_model(model: Path, dataset_json: Path, dataset: Mapping[str, Any], ben
             f"{folder.path} was trained on {trained}, but {dataset_json} is the data set {scored}{reason}; give the "
             "model that made the predictions, and the data set that it was trained on"
         )
-    files = {folder.path / "dataset.json": folder.dataset_json, dataset_json: dataset}
-    converted = [_converted(path, content) for path, content in files.items()]
+    files = [(folder.path / "dataset.json", folder.dataset_json), (dataset_json, dataset)]
+    converted = [_converted(path, content) for path, content in files]
     mine, other = map(_training_part, converted)
     if mine and other and mine != other:
         raise SelfRegError(

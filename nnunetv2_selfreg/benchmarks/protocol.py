@@ -37,7 +37,7 @@ class Protocol:
     classes: tuple[str, ...]  # names of the labels 1, 2, ... in the order of the published columns
     metrics: Mapping[str, tuple[str, ...]]  # by rule, the first of each the main one
     ensemble: bool = False  # whether the ensemble of a model's folds predicts the test set, or else each fold alone
-    folds: int | None = None  # how many the protocol scores, each alone; None where it does not say
+    folds: int | None = None  # how many there are where each is scored alone; None where the protocol does not say
     cases: int | None = None  # how many there are in the test set; None where the benchmark does not say
     clusters: int | None = None  # how many independent units (patients, images) they come from
     unit: str = "images"  # what such units are called

@@ -24,6 +24,7 @@ PROTOCOLS = {
         classes=CLASSES,
         metrics=OF_VOLUMES,
         ensemble=True,
+        folds=5,
         cases=12,
         clusters=12,
         unit="patients",

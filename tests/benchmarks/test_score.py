@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,12 @@ def test_scores_that_cannot_be_written_leave_the_earlier_ones(
     with pytest.raises(SelfRegError, match=r"run\.json cannot be written: No space left on device"):
         scored(acdc, model=model("nnUNetTrainer"), overwrite=True)
     assert contents(acdc / "results") == before
+
+
+def test_the_models_own_dataset_json_will_do(acdc: Path, model: Callable[..., Path]) -> None:
+    folder = model("nnUNetTrainer").resolve()
+    run = replace(run_of(acdc, model=folder), dataset_json=folder / "dataset.json")
+    assert write_scores(run, acdc / "results" / "run.csv")["trainer"] == "nnUNetTrainer"
 
 
 def test_model_of_another_data_set_is_refused(acdc: Path, model: Callable[..., Path]) -> None:

@@ -201,13 +201,32 @@ def test_a_fold_is_trained_once_at_a_time(archives: Path) -> None:
     (shell,) = re.findall(r"^Shell command: (mkdir .*?logs/train.*?2>&1)$", output, re.MULTILINE | re.DOTALL)
     stub = archives / "bin/nnUNetv2_train"
     stub.parent.mkdir()
-    stub.write_text(f"#!/bin/bash\ndate +%s.%N >> '{archives}/times'; sleep 1; date +%s.%N >> '{archives}/times'\n")
+    stub.write_text(f"#!/bin/bash\necho begin >> '{archives}/seen'; sleep 1; echo end >> '{archives}/seen'\n")
     stub.chmod(0o755)
     environment = os.environ | {"PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}", "GPUS": ""}
-    both = [subprocess.Popen(["bash", "-c", shell], env=environment) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
-    first, end, second, _ = map(float, (archives / "times").read_text().split())
-    assert first < end < second
+    both = [subprocess.Popen(["bash", "-c", shell], env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert (archives / "seen").read_text().split() == ["begin", "end"] * 2
+    assert sum(b"waits: another training of this fold holds" in each for each in said) == 1
+
+
+def test_half_of_the_patients_are_left_out_once(tmp_path: Path) -> None:
+    """Run again it changes nothing; folds that were written anew are halved anew."""
+    splits = tmp_path / "splits_final.json"
+
+    def folds(count: int) -> list[dict[str, list[str]]]:
+        names = [f"patient{number:03}_frame{frame}" for number in range(count) for frame in (1, 2)]
+        return [{"train": names, "val": ["patient100_frame1"]}]
+
+    for count, kept in ((4, [0, 2]), (8, [0, 2, 4, 6])):
+        splits.write_text(json.dumps(folds(count)))
+        for _ in range(2):
+            script = [sys.executable, str(EXAMPLE / "half_of_the_patients.py"), str(tmp_path / "HalfResolution.json")]
+            subprocess.run(script, check=True)
+            (fold,) = json.loads(splits.read_text())
+            assert fold["train"] == [f"patient{number:03}_frame{frame}" for number in kept for frame in (1, 2)]
+            assert fold["val"] == ["patient100_frame1"]
 
 
 @pytest.mark.longer

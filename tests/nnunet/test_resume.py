@@ -113,13 +113,18 @@ def test_a_term_that_was_renamed_leaves_nothing_in_the_log(trainer, tmp_path):
     for name in logging:
         logging[name] = [[0.5, 0.5] if "class" in name else 0.5 for _ in range(4)]
     trainer.current_epoch = 3
-    logging["earlier"] = [0.5]
+    logging |= {"earlier": [0.5], "theirs": [0.5] * 4}
     trainer.save_checkpoint(str(tmp_path / "earlier.pth"))
-    del logging["earlier"]
+    del logging["earlier"], logging["theirs"]
     trainer.load_checkpoint(str(tmp_path / "earlier.pth"))
     logging = getattr(trainer.logger, "local_logger", trainer.logger).my_fantastic_logging
-    assert {len(values) for values in logging.values()} == {4}
-    assert "scr" in logging
+    logging["theirs"] += [0.6]  # which a trainer of somebody's logs in each epoch
+    for name in logging.keys() - {"earlier", "theirs", "epoch_end_timestamps"}:
+        logging[name].append([0.5, 0.5] if "class" in name else 0.5)
+    trainer.on_epoch_end()
+    assert {len(values) for values in logging.values()} == {5}
+    assert {"scr", "theirs"} <= logging.keys()
+    assert "earlier" not in logging
 
 
 def test_a_loss_that_is_not_finite_ends_the_epoch(trainer):
@@ -136,7 +141,7 @@ def test_a_loss_that_is_not_finite_ends_the_epoch(trainer):
 def test_a_loss_that_is_replaced_is_refused(trainer):
     trainer.initialize()
     trainer.loss = torch.nn.Identity()
-    with pytest.raises(SelfRegError, match="is a Identity without SelfReg"):
+    with pytest.raises(SelfRegError, match="replaced its loss by a Identity without SelfReg"):
         trainer.on_train_epoch_start()
 
 
