@@ -55,10 +55,10 @@ def of_forms(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
         part = summaries[dataset]
         named = {compared["name"].removesuffix(f" - {STOCK}"): compared for compared in part["comparisons"]}
         found = [(title, named[arm]) for arm, title in FORMS.items() if arm in named]
-        rows += [
-            _form(dataset, title, [compared]) | {"over_folds": _ends(compared["over_folds"][MEAN])}
-            for title, compared in found
-        ]
+        for title, compared in found:
+            row = _form(dataset, title, [compared]) | {"over_folds": _ends(compared["over_folds"][MEAN])}
+            is_settled = settled(row["runs"], row["p"]) if dataset == CONFIRMATION else None
+            rows.append(row | {"settled": is_settled})
         # each training of stock in one pair: repetition 1 - 0, 3 - 2 and so on
         firsts = sorted({number for compared in part["noise"] for number in compared["repetitions"]})[::2]
         again = [
@@ -91,7 +91,6 @@ def _form(dataset: str, name: str, compared: Sequence[Mapping[str, Any]]) -> dic
         "over_pairs": _ends(spread),
         "over_folds": None,
         "p": p,
-        "settled": settled(len(pairs), p) if dataset == CONFIRMATION else None,
         "each_run": pairs,
     }
 

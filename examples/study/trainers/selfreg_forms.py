@@ -85,7 +85,8 @@ def _norm(matrix: Tensor) -> Tensor:
     return torch.linalg.vector_norm(matrix).clamp_min(1e-30)
 
 
-# Weights that make each 5 to 10 % of the segmentation's gradient on the encoder when a training begins.
+# Chosen to make each 5 to 10 % of the segmentation's gradient on the encoder when a training begins; what they make was
+# measured afterwards (results/strength.csv).
 ATTENTION = own_term("attention", attention, weight=0.15, title="Attention")
 CKA = own_term("cka", cka, weight=0.1, title="CKA")
 PROBE = own_term("probe", probe, weight=0.05, title="Probe", reads_labels=True)
