@@ -34,6 +34,10 @@ def test_the_readme_says_what_the_results_are():
         shown = [f"{over_cases['other']:.2f}", f"{over_cases['mean']:+.2f}"]
         shown.append(f"{over_folds['low']:+.2f} to {over_folds['high']:+.2f}")
         assert any(" | ".join(shown) in line for line in lines)
+    forms = json.loads((STUDY / "results" / "tables.json").read_text())["forms"]
+    fresh = next(row for row in forms if row["experiment"] == TITLES[CONFIRMATION])
+    assert f"gained {fresh['difference']:.1f} points on Hippocampus in fifteen fresh pairs" in " ".join(lines)
+    assert fresh["runs"] == 15
 
 
 def scores_of_paper():
