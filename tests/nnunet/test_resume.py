@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,30 +79,33 @@ def test_wrong_settings_end_before_the_training_starts(dataset):
     assert message in last[-1]
 
 
-def test_other_settings_than_those_of_the_models_folder_are_refused(trainer, dataset):
+def test_other_settings_than_those_of_the_models_folder_are_refused(trainer, dataset, tmp_path):
     """On --c, and for a further fold: the plans saved with a model say how all of it was trained."""
-    trainer.initialize()
-    folder, fold = Path(trainer.output_folder_base), Path(trainer.output_folder)
+    trainer.output_folder_base, trainer.output_folder = str(tmp_path), str(tmp_path / "fold_0")
+    for fold in ("fold_0", "fold_1"):
+        (tmp_path / fold).mkdir()
     trainer._check_earlier_folds()  # nothing is there
     plans = json.loads((dataset.preprocessed / "Small.json").read_text())
-    (folder / "plans.json").write_text(json.dumps(plans))
-    (fold / "checkpoint_best.pth").touch()
-    (folder / "fold_1").mkdir()
-    (folder / "fold_1" / "checkpoint_final.pth").touch()
-    try:
-        trainer._check_earlier_folds()  # the same settings
-        plans["configurations"]["2d"]["selfreg"] = {"lambda_scr": 0.1}
-        (folder / "plans.json").write_text(json.dumps(plans))
-        with pytest.raises(SelfRegError, match=r"with lambda_scr 0\.1,.* and these plans say lambda_scr 0\.015,"):
-            trainer.on_train_start()
-        assert json.loads((folder / "plans.json").read_text()) == plans
-        shutil.rmtree(folder / "fold_1")
-        trainer._check_earlier_folds()  # this fold alone, and it begins anew
-        trainer.current_epoch = 1
-        with pytest.raises(SelfRegError, match="give other settings plans of another name"):
-            trainer._check_earlier_folds()
-    finally:
-        shutil.rmtree(folder)
+    (tmp_path / "plans.json").write_text(json.dumps(plans))
+    (tmp_path / "fold_0" / "checkpoint_best.pth").touch()
+    (tmp_path / "fold_1" / "checkpoint_final.pth").touch()
+    trainer._check_earlier_folds()  # the same settings
+    plans["configurations"]["2d"]["selfreg"] = {"lambda_scr": 0.1}
+    (tmp_path / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(SelfRegError, match=r"with lambda_scr 0\.1,.* and these plans say lambda_scr 0\.015,"):
+        trainer.on_train_start()
+    assert json.loads((tmp_path / "plans.json").read_text()) == plans
+    shutil.rmtree(tmp_path / "fold_1")
+    trainer._check_earlier_folds()  # this fold alone, and it begins anew
+    trainer.current_epoch = 1
+    with pytest.raises(SelfRegError, match="give other settings plans of another name"):
+        trainer._check_earlier_folds()
+    plans["configurations"]["2d"]["selfreg"] = {"lambda_earlier": 0.1}
+    (tmp_path / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(
+        SelfRegError, match=r"plans\.json, of what is trained there already: .*lambda_earlier' is unknown"
+    ):
+        trainer._check_earlier_folds()
 
 
 def test_a_term_that_was_renamed_leaves_nothing_in_the_log(trainer, tmp_path):
