@@ -164,7 +164,7 @@ def said():
         "**All others are below stock on the mean.**": all(
             row["difference"] < 0 for name, row in forms.items() if name not in (best["name"], "Stock again")
         ),
-        "Of the screen's second half only this fold is trained, with four arms": sorted(
+        "Of the screen's second half one fold of three arms is trained": sorted(
             row["runs"] for row in forms.values() if row["name"] != "Stock again"
         )
         == [5, 5, 5, 6, 6, 6],
