@@ -3,18 +3,12 @@
 Batch norm and ReLU in place of nnU-Net's instance norm and LeakyReLU; all else stays as it is in the file.
 """
 
-import json
-import sys
-from pathlib import Path
+from plans_file import edited_2d
 
-path = Path(sys.argv[1])
-plans = json.loads(path.read_text())
-plans["configurations"]["2d"]["architecture"]["arch_kwargs"] |= {
-    "norm_op": "torch.nn.modules.batchnorm.BatchNorm2d",
-    "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-    "nonlin": "torch.nn.ReLU",
-    "nonlin_kwargs": {"inplace": True},
-}
-partial = path.with_suffix(".partial")
-partial.write_text(json.dumps(plans, indent=4))
-partial.replace(path)
+with edited_2d() as configuration:
+    configuration["architecture"]["arch_kwargs"] |= {
+        "norm_op": "torch.nn.modules.batchnorm.BatchNorm2d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": "torch.nn.ReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }

@@ -3,14 +3,7 @@
 Everything else stays as nnU-Net planned it: patch, batch, stages, convolutions.
 """
 
-import json
-import sys
-from pathlib import Path
+from plans_file import edited_2d, narrow
 
-path = Path(sys.argv[1])
-plans = json.loads(path.read_text())
-network = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
-network["features_per_stage"] = [channels // 4 for channels in network["features_per_stage"]]
-partial = path.with_suffix(".partial")
-partial.write_text(json.dumps(plans, indent=4))
-partial.replace(path)
+with edited_2d() as configuration:
+    narrow(configuration, 4)
