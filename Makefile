@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PROCESSES := -n auto --no-loadscope-reorder
+MARKS := not slow and not longer
 
 .PHONY: setup demo test test-longer test-all test-plain-processor lint format test-oldest test-newest clean
 
@@ -16,7 +17,7 @@ demo: setup ## a guided first run on synthetic cardiac data, under ./selfreg_dem
 	$(BIN)/nnUNetv2_selfreg demo
 
 test: setup ## an answer within six minutes on two cores
-	$(BIN)/pytest $(PROCESSES) -m "not slow and not longer"
+	$(BIN)/pytest $(PROCESSES) -m "$(MARKS)"
 
 test-longer: setup ## what make test leaves out and CI runs: kinds of data sets and networks, compiling, the workflows
 	$(BIN)/pytest $(PROCESSES) -m "longer and not slow"

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from packaging.version import Version
 from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_selfreg.errors import SelfRegError
 
@@ -127,6 +129,15 @@ def local_logging(logger: Any) -> dict[str, list[Any]]:
     """The values that nnU-Net logs, by name; until nnU-Net 2.6 the logger itself held them."""
     values: dict[str, list[Any]] = getattr(logger, "local_logger", logger).my_fantastic_logging
     return values
+
+
+def unwrapped(network: nn.Module) -> tuple[nn.Module, bool]:
+    """The network without DDP and `torch.compile`, and whether it is compiled."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    if isinstance(network, OptimizedModule):
+        return network.get_submodule("_orig_mod"), True
+    return network, False
 
 
 def compile_with_hooks() -> None:

@@ -54,7 +54,7 @@ class ModelFolder:
         Raises:
             SelfRegError: The folder is not named so, or has no plans.json or dataset.json.
         """
-        path = Path(os.path.realpath(path.expanduser()))  # which takes a link to itself as it is
+        path = Path(os.path.abspath(path.expanduser()))  # a link has the name that nnU-Net sees
         parts = path.name.split("__")
         missing = [name for name in MODEL_FILES if not (path / name).is_file()]
         if len(parts) != 3 or missing:
@@ -107,6 +107,14 @@ class ModelFolder:
 
         base = base_trainer(self.trainer_class)
         return base.__name__ if base else None
+
+    @property
+    def builds_own_network(self) -> bool:
+        """Whether a SelfReg trainer builds another network than nnU-Net's own trainer that it is made of."""
+        from nnunetv2_selfreg.trainer import stock_trainer
+
+        method = "build_network_architecture"
+        return getattr(self.trainer_class, method) is not getattr(stock_trainer(self.trainer_class), method, None)
 
     @property
     def settings(self) -> SelfRegSettings | None:

@@ -114,7 +114,7 @@ class StageTaps:
         if missing := [name for name in (*self._students, *self.stages.teacher) if name not in features]:
             raise SelfRegError(
                 f"SelfReg: {', '.join(missing)} gave no feature map in a training step (skipped by the forward pass, "
-                "or in evaluation mode); train without SelfReg"
+                "in evaluation mode, or checkpointed without use_reentrant=False); train without SelfReg"
             )
         return StageFeatures(
             encoder=[features[name] for name in self.stages.encoder],

@@ -17,9 +17,6 @@ from typing import Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed as dist
-from torch import nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_selfreg.compat import (
     check_nnunet,
@@ -28,6 +25,7 @@ from nnunetv2_selfreg.compat import (
     find_variant,
     find_written_trainer,
     local_logging,
+    unwrapped,
 )
 from nnunetv2_selfreg.criterion import NonFinite, SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
@@ -56,6 +54,7 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 
     terms: Sequence[Term] = BUILT_IN
     _unknown: Set[str] = frozenset()  # what a checkpoint logged and nothing here does
+    _ending: Set[type] = frozenset()  # bases that only end the name of a trainer that is made of another one
 
     @classmethod
     def selfreg_settings(cls, plans: Mapping[str, Any], configuration: str) -> SelfRegSettings:
@@ -82,7 +81,9 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 
     def _build_loss(self) -> SelfRegCriterion:
         settings = self.selfreg_settings(self.plans_manager.plans, self.configuration_name)
-        network, compiled = _unwrapped(self.network)
+        if isinstance(self.loss, SelfRegCriterion):  # built anew during the training
+            self.loss.taps.remove()
+        network, compiled = unwrapped(self.network)
         if compiled:
             compile_with_hooks()
         images = torch.zeros(1, self.num_input_channels, *self.configuration_manager.patch_size, device=self.device)
@@ -94,11 +95,7 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         criterion = SelfRegCriterion(loss, taps, settings, self.device, self.terms, compiled=compiled)
         self._logged = [*criterion.weights, SHARE] if criterion.weights else []
         self._align_logging()
-        text = (
-            f"{settings}; {taps.stages}"
-            if criterion.weights
-            else "all weights are 0, so this is nnU-Net's own training"
-        )
+        text = f"{settings}; {taps.stages}" if criterion.weights else "all weights are 0: nnU-Net's own training"
         self.print_to_log_file(f"SelfReg: {text}. Please cite {CITATION}.")
         return criterion
 
@@ -129,14 +126,19 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        self._check_loss()
+        self.loss.taps.forget()  # what a forward pass outside of the training left, such as that of nnU-Net's plot
+
+    def _check_loss(self) -> None:
+        """Refuses a loss that was replaced since `initialize`."""
         if not isinstance(self.loss, SelfRegCriterion):
             raise SelfRegError(
                 f"SelfReg: {type(self).__name__} replaced its loss by a {type(self.loss).__name__} without SelfReg; "
                 "change what is inside of it (self.loss.loss) instead"
             )
-        self.loss.taps.forget()  # what a forward pass outside of the training left, such as that of nnU-Net's plot
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        self._check_loss()
         super().on_train_epoch_end(train_outputs)
         non_finite, means = self.loss.non_finite(), self.loss.take_means()
         if non_finite is None and self.grad_scaler is None:  # steps without terms, or a fault in nnU-Net's loss alone
@@ -234,7 +236,8 @@ def stock_trainer(trainer: type[nnUNetTrainer]) -> type[nnUNetTrainer] | None:
 def _without_selfreg(trainer: type[nnUNetTrainer]) -> Iterator[type[nnUNetTrainer]]:
     """The bases of a SelfReg trainer that know nothing of SelfReg, nearest first."""
     if issubclass(trainer, nnUNetTrainerSelfReg):
-        yield from (base for base in trainer.__mro__ if not issubclass(base, nnUNetTrainerSelfReg))
+        others = (base for base in trainer.__mro__ if base not in trainer._ending)
+        yield from (base for base in others if not issubclass(base, nnUNetTrainerSelfReg))
 
 
 _looking_for: set[str] = set()
@@ -255,7 +258,7 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
         root = str(root_name(name))
         if stock := find_variant(STOCK + name.removeprefix(root)):
             return _composed(name, globals()[root], stock)
-        written: type[nnUNetTrainerSelfReg] | None = find_written_trainer(name)
+        written: type[nnUNetTrainerSelfReg] | None = find_written_trainer(name) or find_variant(name)
         if written is not None:
             return written
         if stock := find_written_trainer(STOCK + name.removeprefix(root)):
@@ -263,15 +266,12 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
         # nnUNetTrainerSelfRegMine_5epochs is somebody's nnUNetTrainerSelfRegMine with nnUNetTrainer_5epochs
         parts = name.split("_")
         for count in range(len(parts) - 1, 0, -1):
-            mixin = find_written_trainer("_".join(parts[:count]))
+            mine, ending = "_".join(parts[:count]), "_".join([STOCK, *parts[count:]])
+            mixin = find_written_trainer(mine) or find_variant(mine)
             if mixin is None or not issubclass(mixin, nnUNetTrainerSelfReg):
                 continue
-            if stock := find_nnunet_trainer("_".join([STOCK, *parts[count:]])):
-                # an ending that only sets what a trainer's __init__ sets has the last word, unless that would hide what
-                # else the trainer is made of
-                changed = {key for base in stock.__mro__ if base not in nnUNetTrainer.__mro__ for key in vars(base)}
-                methods = {key for key in changed if not re.fullmatch("__.*__", key)}
-                return _composed(name, mixin, stock, not methods and base_trainer(mixin) is nnUNetTrainer)
+            if stock := find_variant(ending) or find_written_trainer(ending):
+                return _composed(name, mixin, stock, is_ending=True)
         stock = find_nnunet_trainer(STOCK + name.removeprefix(root))
         return _composed(name, globals()[root], stock) if stock else None
     finally:
@@ -279,18 +279,22 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
 
 
 def _composed(
-    name: str, mixin: type[nnUNetTrainerSelfReg], stock: type[nnUNetTrainer], ending_last: bool = False
+    name: str, mixin: type[nnUNetTrainerSelfReg], stock: type[nnUNetTrainer], is_ending: bool = False
 ) -> type[nnUNetTrainerSelfReg] | None:
+    """SelfReg before the stock trainer; an ending before the mixin, to have the last word, unless it hides a method."""
     if issubclass(stock, nnUNetTrainerSelfReg):
         return None
-    bases = (stock, mixin) if ending_last and stock is not nnUNetTrainer else (mixin, stock)
-    return type(name, bases, {"__module__": __name__, "__doc__": f"{stock.__name__} with {mixin.__name__}."})
+    bases = mixin, stock
+    content: dict[str, Any] = {"__module__": __name__, "__doc__": f"{stock.__name__} with {mixin.__name__}."}
+    if is_ending:
+        if not issubclass(mixin, stock) and not _methods(mixin) & _methods(stock):
+            bases = stock, mixin
+        if base_trainer(mixin) is not nnUNetTrainer:
+            content["_ending"] = frozenset(stock.__mro__) - frozenset(mixin.__mro__)
+    return type(name, bases, content)
 
 
-def _unwrapped(network: nn.Module) -> tuple[nn.Module, bool]:
-    """The network without DDP and `torch.compile`, and whether it is compiled."""
-    if isinstance(network, DistributedDataParallel):
-        network = network.module
-    if isinstance(network, OptimizedModule):
-        return network.get_submodule("_orig_mod"), True
-    return network, False
+def _methods(trainer: type[nnUNetTrainer]) -> set[str]:
+    """What a trainer changes of nnU-Net's but for its `__init__`."""
+    changed = {key for base in trainer.__mro__ if base not in nnUNetTrainer.__mro__ for key in vars(base)}
+    return {key for key in changed if not re.fullmatch("__.*__", key)}

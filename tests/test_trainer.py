@@ -68,7 +68,8 @@ def test_only_the_loss_and_the_logging_are_overridden():
     own = {name for name in public if not hasattr(nnUNetTrainer, name)}
     epochs = {"on_train_epoch_start", "on_train_epoch_end", "on_epoch_end"}
     assert public - own == {"initialize", "_build_loss", "on_train_start", *epochs, "load_checkpoint"}
-    assert own <= {"terms", "selfreg_settings", "_align_logging", "_check_earlier_folds", "_unknown"}
+    checks = {"_check_earlier_folds", "_check_loss"}
+    assert own <= {"terms", "selfreg_settings", "_align_logging", "_unknown", "_ending", *checks}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,12 @@ class nnUNetTrainerSelfRegSlow(nnUNetTrainerSelfReg):
     def __init__(self, plans, configuration, fold, dataset_json, device):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = 300
+class nnUNetTrainerTheirSlow(nnUNetTrainer):
+    def __init__(self, plans, configuration, fold, dataset_json, device):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 200
+class nnUNetTrainer_theirs(nnUNetTrainerTheirSlow): pass
+class nnUNetTrainer_ce(nnUNetTrainerCELoss): pass
 class nnUNetTrainerSelfRegLoss(nnUNetTrainerSelfReg, nnUNetTrainerCELoss): pass
 class nnUNetTrainerSelfRegTen(nnUNetTrainerSelfReg_10epochs): pass
 class nnUNetTrainerSelfRegLong_10epochs(nnUNetTrainerSelfReg_10epochs): pass
@@ -177,6 +184,7 @@ def external(tmp_path, monkeypatch):
         ("nnUNetTrainerSelfRegTen_10epochs", "nnUNetTrainer_10epochs", "nnUNetTrainer_10epochs"),
         # SelfReg in a trainer without it that somebody wrote
         ("nnUNetTrainerSelfRegTheirs", "nnUNetTrainerTheirs", "nnUNetTrainerCELoss"),
+        ("nnUNetTrainerSelfRegTheirSlow_1epoch", "nnUNetTrainerTheirSlow", "nnUNetTrainer"),
         ("nnUNetTrainerSelfRegTheirs_4steps", "nnUNetTrainerTheirs_4steps", "nnUNetTrainerCELoss"),
         ("nnUNetTrainerSelfReg_100epochs", "nnUNetTrainer_100epochs", "nnUNetTrainer_100epochs"),
         ("nnUNetTrainerTheirs", None, None),
@@ -191,10 +199,34 @@ def test_a_trainer_that_somebody_wrote_is_found_with_what_it_is_made_of(external
 
 
 def test_an_ending_has_the_last_word(external, monkeypatch):
-    """Over what somebody's trainer sets in its __init__."""
+    """Over what another trainer sets in its __init__, somebody's or nnU-Net's, with SelfReg or without."""
     monkeypatch.setattr(nnUNetTrainer, "__init__", lambda *_: None)
-    for name, epochs in (("nnUNetTrainerSelfRegSlow", 300), ("nnUNetTrainerSelfRegSlow_5epochs", 5)):
-        assert trainer.find_trainer(name)(*[None] * 5).num_epochs == epochs
+    made = {
+        "nnUNetTrainerSelfRegSlow": 300,
+        "nnUNetTrainerSelfRegSlow_5epochs": 5,
+        "nnUNetTrainerSelfRegSlow_250epochs_NoMirroring": 250,
+        "nnUNetTrainerSelfRegTheirSlow": 200,
+        "nnUNetTrainerSelfRegTheirSlow_1epoch": 1,
+        "nnUNetTrainerSelfReg_theirs_100epochs": 100,
+    }
+    for name, epochs in made.items():
+        assert trainer.find_trainer(name)(*[None] * 5).num_epochs == epochs, name
+
+
+def test_an_ending_hides_no_method(external):
+    """SelfReg adds its terms to an ending's loss, too."""
+    found = trainer.find_trainer("nnUNetTrainerSelfRegSlow_ce")
+    assert found.__mro__[1].__name__ == "nnUNetTrainerSelfRegSlow"
+    assert found._build_loss is trainer.nnUNetTrainerSelfReg._build_loss
+    assert trainer.base_trainer(found).__name__ == "nnUNetTrainer_ce"
+
+
+def test_a_selfreg_trainer_among_nnunets_variants_is_found(monkeypatch):
+    mine = type("nnUNetTrainerSelfRegAmong", (trainer.nnUNetTrainerSelfReg,), {})
+    find = trainer.find_variant
+    monkeypatch.setattr(trainer, "find_variant", lambda name: mine if name == mine.__name__ else find(name))
+    assert trainer.find_trainer(mine.__name__) is mine
+    assert issubclass(trainer.find_trainer("nnUNetTrainerSelfRegAmong_5epochs"), mine)
 
 
 def test_a_trainer_in_nnunets_folder_that_is_not_nnunets_is_no_stock_trainer():

@@ -27,6 +27,17 @@ def wrong_settings(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
             yield f"{place}: {error.message}".removeprefix(": ")
 
 
+def mixed_folds(datasets: Iterable[Path], edits: Iterable[Path]) -> Iterator[str]:
+    """The data sets that would be trained with half of their patients and with all: plans share their folds."""
+    halves = any(path.name == "half_of_the_patients.py" for path in edits)
+    for folder in datasets:
+        halved = (folder / "splits_all.json").is_file()
+        if halved != halves and any(folder.glob("*.complete")):
+            share = "half" if halved else "all"
+            trained = f"{folder} is trained with {share} of its patients"
+            yield f"edit_plans: {trained}; take another folder: --config work=FOLDER"
+
+
 def unknown_trainers(names: Iterable[str]) -> Iterator[str]:
     """The trainers that nnU-Net would not find. `nnUNet_extTrainer` must be set; importing nnU-Net takes seconds."""
     from nnunetv2_selfreg.trainer import find_trainer

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-OF_STAGES = ("features_per_stage", "strides", "kernel_sizes", "n_conv_per_stage", "n_conv_per_stage_decoder")
+OF_STAGES = (
+    *("features_per_stage", "strides", "kernel_sizes", "n_conv_per_stage_decoder"),
+    *("n_conv_per_stage", "n_blocks_per_stage"),  # of nnU-Net's plain and of its residual encoder
+)
 
 
 @contextmanager
@@ -33,5 +36,5 @@ def halve_resolution(configuration: dict[str, Any]) -> None:
     configuration["patch_size"] = [size // 2 for size in configuration["patch_size"]]
     network = configuration["architecture"]["arch_kwargs"]
     network["n_stages"] -= 1
-    for key in OF_STAGES:
+    for key in network.keys() & set(OF_STAGES):
         network[key] = network[key][:-1]

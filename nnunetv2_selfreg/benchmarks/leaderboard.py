@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         help="0, 1, ..., all or ensemble; default: ensemble where the protocol is one",
     )
     score.add_argument(
-        "--folds", type=int, nargs="+", metavar="N", help="of the ensemble; default: every fold that the model has"
+        "--folds", type=int, nargs="+", metavar="N", help="of the ensemble; default: every fold that is finished"
     )
     score.add_argument("--seed", type=int, metavar="N", help="where several trainings of a fold are compared")
     score.add_argument("--allow-incomplete", action="store_true", help="leave out references without prediction")

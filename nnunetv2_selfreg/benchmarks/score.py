@@ -161,6 +161,8 @@ def _cases(run: Run, benchmark: Protocol, ending: str, allow_incomplete: bool) -
         raise SelfRegError(
             f"{run.references} holds {len(there)} cases, but {run.benchmark} has {benchmark.cases}; give its test set"
         )
+    if trained := sorted(there & _names(run.dataset_json.parent / "labelsTr", ending, benchmark, needed=False)):
+        raise SelfRegError(f"{run.references} holds training cases: {listed(trained)}; give the test set, labelsTs")
     if extra := sorted(predicted - there):
         raise SelfRegError(f"{run.predictions} holds predictions without reference: {listed(extra)}; remove them")
     missing = sorted(there - predicted)
@@ -174,8 +176,8 @@ def _cases(run: Run, benchmark: Protocol, ending: str, allow_incomplete: bool) -
     return sorted(predicted), missing
 
 
-def _names(folder: Path, ending: str, benchmark: Protocol) -> set[str]:
-    if not folder.is_dir():
+def _names(folder: Path, ending: str, benchmark: Protocol, needed: bool = True) -> set[str]:
+    if needed and not folder.is_dir():
         raise SelfRegError(f"{folder} is not a folder")
     names = {path.name.removesuffix(ending) for path in folder.glob(f"*{ending}") if not path.name.startswith(".")}
     return set(filter(benchmark.counts, names))

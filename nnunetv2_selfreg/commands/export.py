@@ -144,6 +144,11 @@ def export(
     stock, settings = model.stock_name, model.settings
     if stock is None or settings is None:
         raise SelfRegError(f"{model.trainer} is not a SelfReg trainer; its model can be shared as it is")
+    if model.builds_own_network:
+        raise SelfRegError(
+            f"{model.trainer} builds a network of its own, which {stock} does not; share the model as it is, with this "
+            "package and the trainer's file"
+        )
     if plans_name is None:
         added = model.trainer.removeprefix(STOCK).removesuffix(stock.removeprefix(STOCK))
         plans_name = f"{model.plans_name}{added}"
@@ -228,7 +233,7 @@ def _logits(model: ModelFolder, checkpoint: Path, device: str) -> torch.Tensor:
     )
     case = torch.randn(channels, *shape, generator=torch.Generator().manual_seed(0))
     try:
-        with torch.backends.cudnn.flags(benchmark=False, deterministic=True):  # the same bits twice
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):  # the same bits twice
             logits: torch.Tensor = predictor.predict_logits_from_preprocessed_data(case)
     except RuntimeError as error:
         reason = next(iter(str(error).splitlines()), "")

@@ -147,7 +147,10 @@ class Inspection:
         """The size of nnU-Net's loss of a patch, and the norm of its gradient at each student; needs a reference."""
         if case.labels is None or self.loss.reason:
             return {}
-        size, norms = self.loss.pulls(self._patch(case, slicer), case.labels[slicer[1:]])
+        found = self.loss.pulls(self._patch(case, slicer), case.labels[slicer[1:]])
+        if found is None:
+            return {}
+        size, norms = found
         return {(LOSS, STUDENTS, ""): size} | {(GRADIENT, name, ""): norm for name, norm in norms.items()}
 
     def _patch(self, case: PreparedCase, slicer: tuple[Any, ...]) -> Tensor:

@@ -44,7 +44,7 @@ class SegmentationLoss:
         except Exception as error:  # a trainer that somebody wrote may need whatever a training has
             self.reason = f"{type(error).__name__}: {error}"
 
-    def pulls(self, image: Tensor, labels: Tensor) -> tuple[float, dict[str, float]]:
+    def pulls(self, image: Tensor, labels: Tensor) -> tuple[float, dict[str, float]] | None:
         """The loss of one patch and its gradient on each student's map.
 
         Args:
@@ -52,7 +52,8 @@ class SegmentationLoss:
             labels: Its reference, `(*spatial)`.
 
         Returns:
-            The size of the loss, and the L2 norm of its gradient with respect to each student's map, by name.
+            The size of the loss, and the L2 norm of its gradient with respect to each student's map, by name;
+            None where the loss fails, and `reason` says why.
         """
         features: dict[str, Tensor] = {}
 
@@ -72,6 +73,9 @@ class SegmentationLoss:
                 target = [part[None].to(image.device) for part in found] if self._scales else found[None].to(image)
                 loss = self._loss(output, target)
                 gradients = torch.autograd.grad(loss, list(features.values()), allow_unused=True)
+        except Exception as error:  # such as a loss that takes more than output and target
+            self.reason = f"{type(error).__name__}: {error}"
+            return None
         finally:
             for handle in handles:
                 handle.remove()

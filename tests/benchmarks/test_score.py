@@ -391,6 +391,15 @@ def test_too_many_cases_are_not_the_test_set(glas: Path) -> None:
     assert "holds 81 cases, but glas has 80" in refusal(glas, fold="0", benchmark="glas")
 
 
+def test_training_cases_are_not_the_test_set(glas: Path) -> None:
+    """Also where the benchmark's number of cases is not known, as for EBHI-Seg."""
+    (glas / "labelsTr").mkdir()
+    name = min(path.name for path in (glas / "labels").iterdir())
+    (glas / "labelsTr" / name).write_bytes((glas / "labels" / name).read_bytes())
+    case = name.removesuffix(".png")
+    assert f"holds training cases: {case}; give the test set, labelsTs" in refusal(glas, "glas", fold="0")
+
+
 def test_patches_are_clustered_by_image(tmp_path: Path) -> None:
     for name in ("case_1_y00000_x00512", "case_1_y00512_x00000", "case_2_y00000_x00000"):
         for part in ("predictions", "labelsTs"):

@@ -29,6 +29,16 @@ class nnUNetTrainerMine(nnUNetTrainerSelfReg, nnUNetTrainerCELoss):
 """
 
 
+OWN_NETWORK = """
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+class nnUNetTrainerOwn(nnUNetTrainer):
+    @staticmethod
+    def build_network_architecture(*arguments, **named):
+        return nnUNetTrainer.build_network_architecture(*arguments, **named)
+"""
+
+
 def named(model, trainer, **changes):
     """The model as if this trainer had trained it; `changes` go into its first checkpoint."""
     folder = model.rename(model.with_name(f"{trainer}__Tiny__2d"))
@@ -158,6 +168,41 @@ def test_a_network_that_cannot_predict_here_is_named_with_the_option(model, tmp_
     with pytest.raises(SelfRegError, match=r"cannot predict on cpu; try another --device: Expected x.is_cuda\(\) to"):
         export(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_both_predictions_are_by_cudnn_where_there_is_one(model, tmp_path, monkeypatch):
+    seen = []
+    forward = torch.nn.Conv2d.forward
+
+    def spying(self, *arguments):
+        cudnn = torch.backends.cudnn
+        seen.append((cudnn.enabled, cudnn.benchmark, cudnn.deterministic))
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", spying)
+    export(model, tmp_path / "out", folds=["0"])
+    assert set(seen) == {(True, False, True)}
+
+
+def test_a_trainer_with_a_network_of_its_own_is_no_stock_one(stock_model, tmp_path, monkeypatch):
+    """Its stock trainer would build the plans' network, which the weights do not fit."""
+    external = tmp_path / "external"
+    external.mkdir()
+    (external / "mine.py").write_text(OWN_NETWORK)
+    needs_external_trainers(monkeypatch, external, "nnUNetTrainerOwn")
+    trainer = "nnUNetTrainerSelfRegOwn"
+    expected = f"^{trainer} builds a network of its own, which nnUNetTrainer does not; share the model as it is"
+    with pytest.raises(SelfRegError, match=expected):
+        export(named(stock_model, trainer), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_has_the_name_that_was_given(model, tmp_path, capsys):
+    """As nnU-Net sees it, wherever the files lie."""
+    elsewhere = model.rename(tmp_path / "run17")
+    model.symlink_to(elsewhere)
+    assert main([str(model), str(tmp_path / "out"), "-f", "0"]) == 0
+    assert "nnUNetv2_predict -d Dataset001_Tiny " in capsys.readouterr().out
 
 
 def test_a_device_that_is_not_there_is_named(model, tmp_path, monkeypatch):

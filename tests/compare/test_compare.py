@@ -132,8 +132,11 @@ def test_a_repetition_is_of_the_same_trainer_and_settings(models, tmp_path, caps
 
 
 def test_a_training_given_twice_is_no_repetition(models, tmp_path, capsys):
-    assert compare(*models, "--again", *models, "-o", tmp_path / "out") == 1
-    assert "is given twice" in capsys.readouterr().err
+    link = tmp_path / models[1].name
+    link.symlink_to(models[1])
+    for again in (models, (models[0], link)):
+        assert compare(*models, "--again", *again, "-o", tmp_path / "out") == 1
+        assert "is given twice" in capsys.readouterr().err
 
 
 def test_folders_of_predictions_are_compared_as_one_fold(tmp_path):

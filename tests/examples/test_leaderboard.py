@@ -58,7 +58,7 @@ def archives(tmp_path: Path) -> Path:
     [
         ([], "no archive is given: --config acdc=ACDC.zip"),
         (["smoke=false"], "no archive is given: --config acdc=ACDC.zip"),
-        (["only=[acdc]", "glas=GlaS.zip"], "no archive is given: --config acdc=ACDC.zip"),
+        (["only=[acdc,glas224]", "glas=GlaS.zip"], "\nonly: acdc needs its archive: --config acdc=PATH\n"),
         (
             ["only=[acdcc]", "acdc=ACDC.zip", "edit_plans=mine.py", "trainers=[nnUNetTrainer,nnUNetTrainerSelfRegg]"],
             "only: acdcc is unknown; known: acdc, synapse, glas, glas224,.*\n"
@@ -89,6 +89,57 @@ def test_what_cannot_be_run_is_said(archives: Path, settings: list[str], message
     assert code == 1
     assert re.search(message, output), output
     assert not [path for path in archives.rglob("*") if path.is_file() and path.suffix != ".zip"]
+
+
+@pytest.mark.longer
+def test_a_smoke_run_takes_no_other_settings(archives: Path) -> None:
+    """Snakemake lays a file that is given over smoke.yaml, also one with the keys of config.yaml."""
+    copy = archives / "mine.yaml"
+    copy.write_text((EXAMPLE / "config.yaml").read_text())
+    code, output = dry_run(archives, "--configfile", str(copy), "--config", "smoke=true")
+    assert code == 1
+    assert "smoke=true has settings of its own: leave out --configfile" in output
+
+
+@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("edits", [["half_resolution.py"], ["half_resolution.py", "half_of_the_patients.py"]])
+def test_plans_share_their_folds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edits: list[str], halved: bool
+) -> None:
+    """So all and half of the patients are not trained in one folder; what is not preprocessed is not trained yet."""
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    from check_settings import mixed_folds
+
+    folder = tmp_path / "Dataset027_ACDC"
+    folder.mkdir()
+    if halved:
+        (folder / "splits_all.json").touch()
+    paths = [EXAMPLE / name for name in edits]
+    assert list(mixed_folds([folder], paths)) == []
+    (folder / "HalfOfThePatients_2d.complete").touch()
+    mixed = halved != (len(edits) == 2)
+    share = "half" if halved else "all"
+    line = f"edit_plans: {folder} is trained with {share} of its patients; take another folder: --config work=FOLDER"
+    assert list(mixed_folds([folder], paths)) == [line] * mixed
+
+
+def test_plans_of_a_residual_encoder_become_smaller_too(tmp_path: Path) -> None:
+    stages = {"features_per_stage": [32, 64, 128], "strides": [[1, 1], [2, 2], [2, 2]], "kernel_sizes": [[3, 3]] * 3}
+    blocks = {"n_stages": 3, "n_blocks_per_stage": [1, 3, 4], "n_conv_per_stage_decoder": [1, 1]}
+    configuration = {"spacing": [1.0, 1.0], "patch_size": [64, 64], "batch_size": 12}
+    configuration["architecture"] = {"arch_kwargs": {**stages, **blocks}}
+    path = tmp_path / "plans.json"
+    path.write_text(json.dumps({"configurations": {"2d": configuration}}))
+    subprocess.run([sys.executable, str(EXAMPLE / "small_plans.py"), str(path)], check=True)
+    network = json.loads(path.read_text())["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    assert network == {
+        "n_stages": 2,
+        "features_per_stage": [8, 16],
+        "strides": [[1, 1], [2, 2]],
+        "kernel_sizes": [[3, 3]] * 2,
+        "n_blocks_per_stage": [1, 3],
+        "n_conv_per_stage_decoder": [1],
+    }
 
 
 def test_every_file_of_settings_fits_the_schema() -> None:
@@ -250,8 +301,9 @@ def test_an_ensemble_of_other_folds_makes_room(archives: Path) -> None:
         path.touch()
     code, output = dry_run(archives, "-p", "--config", "acdc=ACDC.zip")
     assert code == 0, output
-    removed = [set(shlex.split(paths)) for paths in re.findall("rm -f (.*)", output)]
-    assert sorted(removed, key=len) == [set(), set(map(str, earlier))]  # of SelfReg and of stock
+    # once the new scores are there; of SelfReg and of stock
+    removed = [set(shlex.split(paths)) for paths in re.findall("leaderboard score .*\n *rm -f (.*)", output)]
+    assert sorted(removed, key=len) == [set(), set(map(str, earlier))]
 
 
 @pytest.mark.longer

@@ -149,6 +149,16 @@ def test_a_trainer_whose_loss_needs_a_training_is_named_and_the_rest_is_measured
     assert value(content["models"][0], "scr", "encoder.stages.1")["mean"] > 0
 
 
+def test_a_loss_that_takes_more_than_output_and_target_is_named_and_the_rest_is_measured(flat, monkeypatch):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    monkeypatch.setattr(nnUNetTrainer, "_build_loss", lambda trainer: lambda output, target, distances: output)
+    content, page = measure(flat, "--cases", "1")
+    assert "cannot be had outside a training (TypeError:" in page
+    assert "missing 1 required positional argument" in page
+    assert value(content["models"][0], "scr", "encoder.stages.1")["mean"] > 0
+
+
 def test_a_stock_variant_s_own_init_counts_and_nothing_is_written(flat, tmp_path, monkeypatch):
     """Without deep supervision there is one output, and a loss of it."""
     folder = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES)

@@ -141,10 +141,23 @@ def test_a_loss_that_is_not_finite_ends_the_epoch(trainer):
 
 
 def test_a_loss_that_is_replaced_is_refused(trainer):
+    """Before the epoch, and behind nnU-Net's own `on_train_epoch_start`."""
     trainer.initialize()
     trainer.loss = torch.nn.Identity()
     with pytest.raises(SelfRegError, match="replaced its loss by a Identity without SelfReg"):
         trainer.on_train_epoch_start()
+    with pytest.raises(SelfRegError, match="replaced its loss by a Identity without SelfReg"):
+        trainer.on_train_epoch_end([{"loss": np.float32(0.5)}])
+
+
+def test_a_loss_that_is_built_anew_leaves_no_hook_behind(trainer):
+    def hooks():
+        return sum(len(module._forward_hooks) for module in trainer.network.modules())
+
+    trainer.initialize()
+    once = hooks()
+    trainer.loss = trainer._build_loss()
+    assert hooks() == once > 0
 
 
 def test_the_share_of_the_loss_is_one_of_sizes(trainer, monkeypatch):
