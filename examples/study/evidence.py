@@ -24,9 +24,9 @@ DATASETS = (
 )
 TITLES = {
     "hippocampus": "Hippocampus, 2d",
-    "hippocampus_screen": "Hippocampus, 2d, 50 short epochs",
-    "hippocampus_seeds": "Hippocampus, 2d, 50 short epochs, seeded",
-    "hippocampus_confirmation": "Hippocampus, 2d, 50 short epochs, fresh repetitions",
+    "hippocampus_screen": "Hippocampus, 2d, 50 epochs of 50 steps",
+    "hippocampus_seeds": "Hippocampus, 2d, 50 epochs of 50 steps, seeded",
+    "hippocampus_confirmation": "Hippocampus, 2d, 50 epochs of 50 steps, fresh repetitions",
     "acdc": "ACDC, 2d",
     "acdc_10": "ACDC, 2d, 10 training patients",
     "glas224": "GlaS at 224 x 224, 2d",
