@@ -394,8 +394,8 @@ def test_too_many_cases_are_not_the_test_set(glas: Path) -> None:
 def test_training_cases_are_not_the_test_set(glas: Path) -> None:
     """Also where the benchmark's number of cases is not known, as for EBHI-Seg."""
     (glas / "labelsTr").mkdir()
-    name = min(path.name for path in (glas / "labels").iterdir())
-    (glas / "labelsTr" / name).write_bytes((glas / "labels" / name).read_bytes())
+    name = min(path.name for path in (glas / "labelsTs").iterdir())
+    (glas / "labelsTr" / name).write_bytes((glas / "labelsTs" / name).read_bytes())
     case = name.removesuffix(".png")
     assert f"holds training cases: {case}; give the test set, labelsTs" in refusal(glas, "glas", fold="0")
 
