@@ -132,9 +132,10 @@ def test_a_repetition_is_of_the_same_trainer_and_settings(models, tmp_path, caps
 
 
 def test_a_training_given_twice_is_no_repetition(models, tmp_path, capsys):
-    link = tmp_path / models[1].name
-    link.symlink_to(models[1])
-    for again in (models, (models[0], link)):
+    links = [tmp_path / model.name for model in models]
+    for link, model in zip(links, models, strict=True):
+        link.symlink_to(model)
+    for again in (models, links):
         assert compare(*models, "--again", *again, "-o", tmp_path / "out") == 1
         assert "is given twice" in capsys.readouterr().err
 
