@@ -11,7 +11,7 @@ import matplotlib
 
 if __name__ == "__main__":  # nnU-Net's worker processes import this file, too
     os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ.setdefault("nnUNet_def_n_proc", "1")  # the validation starts eight processes, each imports torch
+    os.environ.setdefault("nnUNet_def_n_proc", "1")  # to write predictions; else eight, each imports torch
     os.cpu_count = lambda: 1  # what nnU-Net asks for the number of torch's threads
     matplotlib.rcParams["savefig.dpi"] = 25  # of nnU-Net's progress.png, drawn after every epoch: a second each at 100
     del sys.argv[0]

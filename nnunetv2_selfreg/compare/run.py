@@ -33,9 +33,8 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError(f"--pictures {parsed.pictures}: give a number of cases")
     patient = patient_of(parsed.patient)
     pairs = [(parsed.model_a, parsed.model_b), *parsed.again]
-    folders = [
-        Path(os.path.abspath(path.expanduser())) for pair in pairs for path in pair
-    ]  # named as nnU-Net sees them
+    # a link has the name that nnU-Net sees
+    folders = [Path(os.path.abspath(path.expanduser())) for pair in pairs for path in pair]
     real = list(map(os.path.realpath, folders))
     if twice := {path for path in real if real.count(path) > 1}:
         raise SelfRegError(f"{min(twice)} is given twice; a repetition is a training of its own")
