@@ -1,7 +1,6 @@
 """A training that is killed in the middle of an epoch and continued with nnU-Net's --c."""
 
 import math
-import os
 import re
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import time
 
 import pytest
 import torch
-from commands import SCRIPTS, model_folder, run
+from commands import model_folder, run, start
 
 TRAINER = "nnUNetTrainerSelfReg_5epochs"
 STOCK_KEYS = {
@@ -31,13 +30,7 @@ def test_settings_and_curves_continue_without_gap_or_repeat(dataset):
     run(f"nnUNetv2_selfreg plans -d {dataset.number} -p Small -c 2d --lambda-scr 0.05 --taps first_and_last -o {plans}")
     command = f"nnUNetv2_train {dataset.number} 2d 0 -tr {TRAINER} -p {plans} -device cpu"
     model = model_folder(TRAINER, plans, "2d") / "fold_0"
-    program, *arguments = command.split()
-    process = subprocess.Popen(
-        [SCRIPTS / program, *arguments],
-        env=os.environ | {"nnUNet_n_proc_DA": "0"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = wait_for_log(model, "Epoch 2", process)
     time.sleep(1)
     process.send_signal(signal.SIGKILL)
