@@ -5,6 +5,7 @@ from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import reference
 import torch
@@ -64,6 +65,19 @@ def test_ifd_is_nothing_where_all_channels_are_one_and_falls_with_the_square_of_
     assert internal_feature_distillation(torch.tensor(np.repeat(half, 2, axis=1))).item() > 0.1
     whole = torch.tensor(maps()[0])
     assert internal_feature_distillation(whole / 10) == pytest.approx(internal_feature_distillation(whole).item() / 100)
+
+
+def test_scr_is_a_parabola_in_the_amplitude_of_a_stage():
+    student, teacher = maps()
+    student += 0.5 * reference.pooled(teacher, student.shape[2:]).mean(1, keepdims=True)  # else the best factor is none
+    met = reference.pooled(teacher, student.shape[2:])
+    best = np.mean(student.mean(1) * met.mean(1)) / np.mean(student**2)
+    least = sum(parts(best * student, teacher))
+    assert 0.05 < best < 0.95
+    assert least < sum(parts(student, teacher))
+    for factor in (0, 0.1, 0.5, 1, 2):
+        away = (factor - best) ** 2 * np.mean(student**2)
+        assert sum(parts(factor * student, teacher)) == pytest.approx(least + away)
 
 
 def test_one_draw_points_elsewhere_than_the_expectation_by_a_known_angle():
@@ -164,6 +178,9 @@ def said():
     lowest = min(scr, key=scr.get)
     for_five = [results["weight"] * 5 / of[share(term)] for term in ("IFD", "SCR expected") for of in (of_e3, of_e1)]
     at_one = ends(last, lambda of: of[share("IFD")] / results["weight"], ".0f")
+    curves = pd.read_csv(ROOT / "examples/study/results/curves.csv").query("arm == 'selfreg'")
+    of_study = curves[curves["epoch"] == curves.groupby("dataset")["epoch"].transform("max")].groupby("dataset")["share"]
+    of_study = of_study.mean()
     most = max(of[share(term)] for of in last for term in ("SCR drawn", "IFD"))
     noise = sorted(of[share("SCR expected")] / of[share("SCR drawn")] for of in last)
     return {
@@ -181,7 +198,7 @@ def said():
         f"IFD was {ends(first, over_random)} times this before the training, {ends(last, over_random)} times after it, "
         f"and up to {max(map(over_random, every)):.2f} times in between": True,
         f"SCR falls less, by up to {100 * (1 - scr[lowest] / scr[1]):.0f} % at $a={lowest}$": True,
-        "With $a=0.1$ IFD is 1/100": ifd[0.1] == pytest.approx(ifd[1] / 100),
+        "with $a=0.1$ IFD is 1/100": ifd[0.1] == pytest.approx(ifd[1] / 100),
         "no logit changes by more than 5e-16": all(
             each["change of the logits"] < 5e-16 for each in results["rescaled"]
         ),
@@ -198,6 +215,7 @@ def said():
             4.5 < of_e3[share(term)] / of_e1[share(term)] < 5 for term in ("IFD", "SCR expected")
         ),
         f"From the first epoch on it is {of_loss[0]:.0f} to {of_loss[-1]:.0f} %": True,
+        f"The study's trainings end at {100 * min(of_study):.0f} to {100 * max(of_study):.0f} %": True,
         f"shares of {at_one} % from IFD": True,
         "IFD would need about {:.2f} at E3 and {:.1f} at E1, SCR's expectation about {:.1f} and {:.1f}".format(
             *for_five

@@ -49,7 +49,7 @@ def overview(rows: Sequence[Mapping[str, Any]], description: str) -> str:
                 axis.scatter(again, [place + 0.25] * len(again), s=16, color=SAME, marker="x", label=labels[2])
         reported = [(row["reported"], place - 0.25) for place, row in enumerate(rows) if row["reported"] is not None]
         if reported:
-            axis.scatter(*zip(*reported, strict=True), s=60, color=WORSE, marker="*", label="what the paper reports")
+            axis.scatter(*zip(*reported, strict=True), s=60, color=WORSE, marker="*", label="gain that the paper reports")
         axis.set_yticks(range(len(rows)), [row["name"].replace("; ", "\n") for row in rows])
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.set_xlabel("SelfReg minus stock, mean Dice [points]")
@@ -71,7 +71,7 @@ def forms(rows: Sequence[Mapping[str, Any]], description: str) -> str:
             axis.set_yticks(range(len(part)), [f"{row['name']}, {row['runs']} pairs" for row in part])
             axis.set_ylim(len(part) - 0.5, -0.6)
             axis.set_title(name, loc="left", fontweight="bold")
-        panels[-1].set_xlabel("minus stock, mean Dice [points]")
+        panels[-1].set_xlabel("form minus stock, mean Dice [points]")
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8)
         return svg(figure, description).decode()
 
@@ -136,7 +136,7 @@ def lambda_response(responses: Mapping[str, Any], description: str) -> str:
             for arm, place in places.items():
                 found, colour = response["arms"][arm], colours.get(arm, COLOURS[1])
                 axis.scatter([place - 0.12] * runs, found["each_run"], s=12, color=colour, alpha=0.8, linewidths=0)
-                interval(axis, place, found, colour)
+                axis.plot([place], [found["mean"]], "D", color=colour, markersize=6)
             axis.set_title(f"{TITLES.get(name, name)}: {_runs(runs)} of each", loc="left", fontsize=9)
             axis.set_xticks(list(ticks), list(ticks.values()))
             axis.set_xlim(min(places.values()) - 0.4, max(places.values()) + 0.4)
@@ -178,8 +178,8 @@ def _means(axis: Axes, compared: Mapping[str, Any], every: Iterable[Any], noise:
             place + np.linspace(-0.28, 0.08, len(runs)), runs, s=12, color=colour, alpha=0.8, linewidths=0,
             label=labels[0],
         )  # fmt: skip
-        interval(axis, place + 0.2, shown["classes"][name], "black", labels[1])
-        interval(axis, place + 0.32, shown["over_folds"][name], SAME, labels[2])
+        interval(axis, place + 0.2, shown["classes"][name], SAME, labels[1])
+        interval(axis, place + 0.32, shown["over_folds"][name], "black", labels[2])
     if len(columns) > first:
         axis.axvline(first - 0.5, color=SAME, linewidth=0.8, linestyle=":")
     axis.axhline(0, color="black", linewidth=0.8)

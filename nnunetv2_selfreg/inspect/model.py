@@ -60,6 +60,8 @@ class InspectedModel:
         # of the terms that the training added, by their titles; empty without SelfReg
         weights = folder.settings.weights if folder.settings else {}
         self.weights = {terms[name].title: weight for name, weight in weights.items() if name in terms}
+        # those of them that cannot be measured here, by their titles
+        self.left_out = [terms[name].title for name in weights if name in terms and terms[name].reads_labels]
         terms = {name: term for name, term in terms.items() if not term.reads_labels}
         # by the measure's name, which another measure may have
         self.terms = {f"{name}_term" if name in MEASURES else name: term for name, term in terms.items()}

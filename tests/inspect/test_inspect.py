@@ -509,6 +509,7 @@ def test_a_term_of_one_s_own_is_measured_like_the_built_in_ones(flat, tmp_path, 
     assert value(model, "mine", "students")["by_case"]["case0"] == pytest.approx(expected)
     assert "SCR, IFD, My term, redundancy as the losses see them" in page
     assert "<td>My term 1, redundancy 0.1, area 0.1</td>" in page
+    assert "Left out of this report, as their losses read the reference: area." in page
     # a name that another measure has
     assert value(model, "redundancy_term", STAGES[1])["by_case"] == value(model, "mine", STAGES[1])["by_case"]
     assert value(model, "redundancy", STAGES[1])["by_case"] == value(stock, "redundancy", STAGES[1])["by_case"]

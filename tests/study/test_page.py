@@ -63,7 +63,7 @@ def test_the_papers_benchmarks_stand_beside_the_study():
     assert row["reported"] == pytest.approx(90.93 - 85.45)  # arXiv 2406.14896, table of GlaS
 
 
-@pytest.mark.parametrize("dataset", [SCREEN, CONFIRMATION])
+@pytest.mark.parametrize("dataset", [SCREEN, "hippocampus_seeds", CONFIRMATION])
 def test_the_forms_are_compared_over_pairs(dataset):
     """Straight from the committed scores: a run's mean over cases, then over classes, minus stock's of the same run."""
     scores = pd.read_csv(STUDY / "results" / "scores.csv")
@@ -129,6 +129,8 @@ def said():
     forms = {row["name"]: row for row in content["forms"] if row["experiment"] == TITLES["hippocampus_screen"]}
     best = max((row for name, row in forms.items() if name != "Stock again"), key=lambda row: row["difference"])
     fresh = next(row for row in content["forms"] if row["experiment"] == TITLES[CONFIRMATION])
+    tiny = next(row for row in content["forms"] if row["name"] == FORMS["tiny"])
+    unseeded = [row["sd"] for row in forms.values()]
     pull = pd.read_csv(STUDY / "results" / "strength.csv").set_index(["arm", "time", "place"])["percent"]
     times = {
         time: pull["decorrelation", time, "encoder"] / pull["selfreg", time, "encoder"] for time in ("start", "end")
@@ -169,24 +171,27 @@ def said():
             for row in others.values()
             for interval in ("over_pairs", "over_folds")
         ),
-        "After five pairs all had been below it": all(np.mean(row["each_run"][:5]) < 0 for row in others.values()),
-        "even stock's second training minus its first leaves 0 out here": forms["Stock again"]["over_pairs"]["high"]
+        "had a mean below stock": all(np.mean(row["each_run"][:5]) < 0 for row in others.values()),
+        "even stock again minus stock leaves 0 out": forms["Stock again"]["over_pairs"]["high"]
         < 0,
-        "SCR with p below 0.001": ttest_1samp(scr["each_run"][:5], 0).pvalue < 0.001,
+        "expected SCR with p below 0.001": ttest_1samp(scr["each_run"][:5], 0).pvalue < 0.001,
         "five trainings of stock, which had come out high": np.mean(stock[:5]) - max(np.mean(stock[5:]), fresh["stock"])
         > 0.3,
+        f"Their SD, {tiny['sd']:.2f}, is not below half of the smallest SD of the screen, {min(unseeded):.2f}": tiny["sd"]
+        >= min(unseeded) / 2,
         "The best of six losses that were tried": best["name"] == "Decorrelation"
         and {row["runs"] for row in forms.values() if row["name"] != "Stock again"} == {10}
         and len(others) == 5,
         f"decorrelation, gained {fresh['difference']:.1f} points on Hippocampus**, in fifteen fresh pairs": True,
         f"a loss that makes channels differ, gains {fresh['difference']:.1f} points": True,
+        "the interval over folds leaves 0 out, too": fresh["over_folds"]["low"] > 0,
         "all fifteen fresh pairs are higher": fresh["runs"] == 15 and min(fresh["each_run"]) > 0,
-        "They ended at the first registered look, after 15 of at most 35 pairs, with p below the 0.001": fresh[
+        "They ended at the first look, after 15 of at most 35 pairs, with p below the 0.001": fresh[
             "settled"
         ]
         and fresh["runs"] == 15,
-        "is also eight times SelfReg's when a training begins": round(times["start"]) == 8,
-        "and thirteen times when it ends": round(times["end"]) == 13,
+        "eight times as hard as SelfReg when a training begins": round(times["start"]) == 8,
+        "thirteen times when it ends": round(times["end"]) == 13,
         "2500 steps": {tuple(row["iterations"]) for row in content["cost"]} == {(2500,)},
         f"{sum(row['runs'] for row in content['cost'] if row['dataset'] in FIRST)} trainings": True,
     }
