@@ -179,7 +179,9 @@ def said():
     for_five = [results["weight"] * 5 / of[share(term)] for term in ("IFD", "SCR expected") for of in (of_e3, of_e1)]
     at_one = ends(last, lambda of: of[share("IFD")] / results["weight"], ".0f")
     curves = pd.read_csv(ROOT / "examples/study/results/curves.csv").query("arm == 'selfreg'")
-    of_study = curves[curves["epoch"] == curves.groupby("dataset")["epoch"].transform("max")].groupby("dataset")["share"]
+    of_study = curves[curves["epoch"] == curves.groupby("dataset")["epoch"].transform("max")].groupby("dataset")[
+        "share"
+    ]
     of_study = of_study.mean()
     most = max(of[share(term)] for of in last for term in ("SCR drawn", "IFD"))
     noise = sorted(of[share("SCR expected")] / of[share("SCR drawn")] for of in last)

@@ -49,7 +49,9 @@ def overview(rows: Sequence[Mapping[str, Any]], description: str) -> str:
                 axis.scatter(again, [place + 0.25] * len(again), s=16, color=SAME, marker="x", label=labels[2])
         reported = [(row["reported"], place - 0.25) for place, row in enumerate(rows) if row["reported"] is not None]
         if reported:
-            axis.scatter(*zip(*reported, strict=True), s=60, color=WORSE, marker="*", label="gain that the paper reports")
+            axis.scatter(
+                *zip(*reported, strict=True), s=60, color=WORSE, marker="*", label="gain that the paper reports"
+            )
         axis.set_yticks(range(len(rows)), [row["name"].replace("; ", "\n") for row in rows])
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.set_xlabel("SelfReg minus stock, mean Dice [points]")

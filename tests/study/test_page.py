@@ -172,12 +172,13 @@ def said():
             for interval in ("over_pairs", "over_folds")
         ),
         "had a mean below stock": all(np.mean(row["each_run"][:5]) < 0 for row in others.values()),
-        "even stock again minus stock leaves 0 out": forms["Stock again"]["over_pairs"]["high"]
-        < 0,
+        "even stock again minus stock leaves 0 out": forms["Stock again"]["over_pairs"]["high"] < 0,
         "expected SCR with p below 0.001": ttest_1samp(scr["each_run"][:5], 0).pvalue < 0.001,
         "five trainings of stock, which had come out high": np.mean(stock[:5]) - max(np.mean(stock[5:]), fresh["stock"])
         > 0.3,
-        f"Their SD, {tiny['sd']:.2f}, is not below half of the smallest SD of the screen, {min(unseeded):.2f}": tiny["sd"]
+        f"Their SD, {tiny['sd']:.2f}, is not below half of the smallest SD of the screen, {min(unseeded):.2f}": tiny[
+            "sd"
+        ]
         >= min(unseeded) / 2,
         "The best of six losses that were tried": best["name"] == "Decorrelation"
         and {row["runs"] for row in forms.values() if row["name"] != "Stock again"} == {10}
@@ -186,9 +187,7 @@ def said():
         f"a loss that makes channels differ, gains {fresh['difference']:.1f} points": True,
         "the interval over folds leaves 0 out, too": fresh["over_folds"]["low"] > 0,
         "all fifteen fresh pairs are higher": fresh["runs"] == 15 and min(fresh["each_run"]) > 0,
-        "They ended at the first look, after 15 of at most 35 pairs, with p below the 0.001": fresh[
-            "settled"
-        ]
+        "They ended at the first look, after 15 of at most 35 pairs, with p below the 0.001": fresh["settled"]
         and fresh["runs"] == 15,
         "eight times as hard as SelfReg when a training begins": round(times["start"]) == 8,
         "thirteen times when it ends": round(times["end"]) == 13,
