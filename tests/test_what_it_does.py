@@ -179,10 +179,8 @@ def said():
     for_five = [results["weight"] * 5 / of[share(term)] for term in ("IFD", "SCR expected") for of in (of_e3, of_e1)]
     at_one = ends(last, lambda of: of[share("IFD")] / results["weight"], ".0f")
     curves = pd.read_csv(ROOT / "examples/study/results/curves.csv").query("arm == 'selfreg'")
-    of_study = curves[curves["epoch"] == curves.groupby("dataset")["epoch"].transform("max")].groupby("dataset")[
-        "share"
-    ]
-    of_study = of_study.mean()
+    at_end = curves.sort_values("epoch").groupby(["dataset", "repetition", "fold"])["share"].last()
+    of_study = at_end.groupby("dataset").mean()
     most = max(of[share(term)] for of in last for term in ("SCR drawn", "IFD"))
     noise = sorted(of[share("SCR expected")] / of[share("SCR drawn")] for of in last)
     return {

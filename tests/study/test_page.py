@@ -129,7 +129,7 @@ def said():
     forms = {row["name"]: row for row in content["forms"] if row["experiment"] == TITLES["hippocampus_screen"]}
     best = max((row for name, row in forms.items() if name != "Stock again"), key=lambda row: row["difference"])
     fresh = next(row for row in content["forms"] if row["experiment"] == TITLES[CONFIRMATION])
-    tiny = next(row for row in content["forms"] if row["name"] == FORMS["tiny"])
+    (seeded,) = (row["sd"] for row in content["forms"] if row["name"] == FORMS["tiny"])
     unseeded = [row["sd"] for row in forms.values()]
     pull = pd.read_csv(STUDY / "results" / "strength.csv").set_index(["arm", "time", "place"])["percent"]
     times = {
@@ -176,9 +176,7 @@ def said():
         "expected SCR with p below 0.001": ttest_1samp(scr["each_run"][:5], 0).pvalue < 0.001,
         "five trainings of stock, which had come out high": np.mean(stock[:5]) - max(np.mean(stock[5:]), fresh["stock"])
         > 0.3,
-        f"Their SD, {tiny['sd']:.2f}, is not below half of the smallest SD of the screen, {min(unseeded):.2f}": tiny[
-            "sd"
-        ]
+        f"Their SD, {seeded:.2f}, is not below half of the smallest SD of the screen, {min(unseeded):.2f}": seeded
         >= min(unseeded) / 2,
         "The best of six losses that were tried": best["name"] == "Decorrelation"
         and {row["runs"] for row in forms.values() if row["name"] != "Stock again"} == {10}
