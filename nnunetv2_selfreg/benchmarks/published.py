@@ -17,9 +17,10 @@ RELEASE = "nnU-Net v1 release"
 
 # caveats
 BASELINE = "baseline as printed in the paper's table; how its checkpoint was chosen is not said there; a single network"
-LATER = "as later papers print it for the same split; neither that nor how its checkpoint was chosen was checked here"
-AT_224 = """at 224 x 224; how the checkpoint was chosen is not known, the released Synapse and ACDC scripts choose it \
-on the test set"""
+LATER = """as its own or later papers print it for the same split; neither that nor how its checkpoint was chosen was \
+checked here"""
+AT_224 = """a single network at 224 x 224; how the checkpoint was chosen is not known, the released Synapse and ACDC \
+scripts choose it on the test set"""
 THIRD_PARTY = """a third party's rerun; its split was not published and its definition of pixel accuracy is taken to \
 be the share of pixels that are right"""
 CROSS_VALIDATION = """another protocol: cross-validation of all training cases, nnU-Net's rule; never comparable with \

@@ -19,6 +19,7 @@ from nnunetv2_selfreg.errors import SelfRegError
 Runs = Callable[..., Path]
 IMAGES = [(f"testA_{number}", f"testA_{number}") for number in range(1, 9)]
 GLAS = {"benchmark": "glas224", "protocol": "each fold alone, 224 x 224"}
+ENSEMBLE = GLAS | {"protocol": "ensemble of folds, 224 x 224"}
 MEASURES = [("published", "dice"), ("published", "iou"), ("nnunet", "dice"), ("nnunet", "iou")]
 
 
@@ -432,7 +433,18 @@ def test_fewer_folds_than_the_protocol_scores_are_marked(tmp_path: Path, given_r
 
 
 def test_an_ensemble_is_not_one_of_the_folds(tmp_path: Path, given_run: Runs) -> None:
-    given_run(tmp_path, "nnUNetTrainer", IMAGES, gland([0.9] * 8), fold="ensemble", **GLAS)
+    given_run(tmp_path, "nnUNetTrainer", IMAGES, gland([0.9] * 8), fold="ensemble", **ENSEMBLE)
     write_table(tmp_path, tmp_path)
     (arm,) = json.loads((tmp_path / "table.json").read_text())["tables"][0]["arms"]
     assert arm["incomplete"] == []
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_ensemble_of_a_protocol_of_single_folds_is_called_so(
+    tmp_path: Path, given_run: Runs, together: bool
+) -> None:
+    fold, protocol = ("ensemble", ENSEMBLE) if together else ("0", GLAS)
+    given_run(tmp_path, "nnUNetTrainer", IMAGES, gland([0.9] * 8), fold=fold, **protocol)
+    write_table(tmp_path, tmp_path)
+    said = "The protocol's row is each fold alone. Here the folds' networks predict together"
+    assert (said in (tmp_path / "table.md").read_text()) == together

@@ -58,6 +58,9 @@ def test_flips_and_rotations_alone(dataset, plain, trainers, tmp_path):
         trainer = build_trainer(tmp_path, dataset.raw.name, "2d", find_external_trainer(name), plain)
         rotation, dummy, _, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         assert axes == (0, 1)
+        # of predictions
+        plain_one = "Plain" in name
+        assert trainer.inference_allowed_mirroring_axes == (None if plain_one else (0, 1))
         transforms = trainer.get_training_transforms(np.array([64, 64]), rotation, None, axes, dummy)
         drawn = [transforms(image=image.clone(), segmentation=disc.clone()) for _ in range(60)]
         middle = [step["image"][0, 28:36, 28:36] for step in drawn]

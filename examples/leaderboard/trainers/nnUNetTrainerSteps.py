@@ -29,11 +29,17 @@ class nnUNetTrainer_6000steps(nnUNetTrainer):
 
 
 class nnUNetTrainerPlain(nnUNetTrainer):
-    """The training of a plain U-Net: no deep supervision, and of nnU-Net's augmentation flips and rotations alone."""
+    """A plain U-Net: no deep supervision, flips and rotations as the only augmentation, no mirroring in predictions."""
 
     def __init__(self, plans, configuration, fold, dataset_json, device) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = False
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
+        """nnU-Net's own; the checkpoint then tells the prediction not to mirror."""
+        found = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = None
+        return found
 
     @staticmethod
     def get_training_transforms(*args: Any, **kwargs: Any) -> BasicTransform:
