@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nnunetv2_selfreg.anchors import weighted
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.settings import SelfRegSettings
-from nnunetv2_selfreg.taps import StageFeatures, StageTaps
+from nnunetv2_selfreg.taps import NO_MAP, StageFeatures, StageTaps
 from nnunetv2_selfreg.terms import BUILT_IN, Step, Term
 
 
@@ -101,6 +101,11 @@ class SelfRegCriterion(nn.Module):
         own = name in self.__dict__ or name in modules or hasattr(type(self), name)
         if not own and hasattr(modules.get("stock"), name):
             setattr(self.stock, name, value)
+        elif not own and "stock" in modules and isinstance(value, nn.Module):
+            raise SelfRegError(
+                f"SelfReg: nnU-Net's loss, a {type(self.stock).__name__}, has no {name} that could be replaced; "
+                "replace self.loss.stock, all of it"
+            )
         else:
             super().__setattr__(name, value)
 
@@ -130,7 +135,9 @@ class SelfRegCriterion(nn.Module):
                 added = self._evaluate(features, target)
         loss: Tensor = self.stock(output, target, *others, **named)
         if features is None and loss.requires_grad:
-            raise SelfRegError("SelfReg: no feature map reached the loss in a training step; train without SelfReg")
+            raise SelfRegError(
+                f"SelfReg: no feature map reached the loss in a training step ({NO_MAP}); train without SelfReg"
+            )
         if added is None:
             return loss
         self._count(loss.detach().abs(), added)

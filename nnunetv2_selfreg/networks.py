@@ -1,7 +1,6 @@
 """Where the stages of a network are: those of networks that are known, and any module by its name."""
 
 import re
-from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -92,7 +91,7 @@ def find_module(network: nn.Module, setting: str, name: str) -> nn.Module:
     Raises:
         SelfRegError: There is none.
     """
-    modules: Mapping[str, nn.Module] = dict(network.named_modules(remove_duplicate=False))
+    modules = {_written(known): module for known, module in network.named_modules(remove_duplicate=False)}
     if name in modules:
         return modules[name]
     ending = [known for known in modules if known.endswith(f".{name}")]
@@ -117,7 +116,13 @@ def first_block(name: str, stage: nn.Module) -> nn.Module | None:
     raise SelfRegError(f"SelfReg: {name} is not made of blocks; set plans key 'selfreg.taps' to stages")
 
 
+def _written(name: str) -> str:
+    """A module's name as the network's author wrote it, whether a part around it is compiled or not."""
+    return name.replace("_orig_mod.", "")
+
+
 def _innermost(network: nn.Module, pattern: str) -> Modules:
     """The modules whose names match, without those that hold another of them."""
-    found = {name: module for name, module in network.named_modules() if re.fullmatch(pattern, name)}
+    named = {_written(name): module for name, module in network.named_modules()}
+    found = {name: module for name, module in named.items() if re.fullmatch(pattern, name)}
     return {name: found[name] for name in found if not any(other.startswith(f"{name}.") for other in found)}

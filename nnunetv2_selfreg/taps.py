@@ -15,6 +15,8 @@ from nnunetv2_selfreg.networks import Modules, Stages, find_module, first_block,
 from nnunetv2_selfreg.settings import STAGES, SelfRegSettings
 
 FIRST_BLOCK = " first block"  # behind the name of its stage
+# why a stage may give none
+NO_MAP = "skipped by the forward pass, in evaluation mode, or checkpointed without use_reentrant=False"
 
 
 class ChosenStages(NamedTuple):
@@ -102,7 +104,7 @@ class StageTaps:
         Raises:
             SelfRegError: Some stages gave no map, or one gave several.
         """
-        features, links, repeated = self._features, self._links, self._repeated
+        features, links, repeated, versions = self._features, self._links, self._repeated, self._versions
         self.forget()
         if not features:
             return None
@@ -113,8 +115,13 @@ class StageTaps:
             )
         if missing := [name for name in (*self._students, *self.stages.teacher) if name not in features]:
             raise SelfRegError(
-                f"SelfReg: {', '.join(missing)} gave no feature map in a training step (skipped by the forward pass, "
-                "in evaluation mode, or checkpointed without use_reentrant=False); train without SelfReg"
+                f"SelfReg: {', '.join(missing)} gave no feature map in a training step ({NO_MAP}); "
+                "train without SelfReg"
+            )
+        if changed := [name for name, version in versions.items() if features[name]._version != version]:
+            raise SelfRegError(
+                f"SelfReg: a later layer writes into the output of {', '.join(changed)} in training; "
+                "name that layer, or a module around both"
             )
         return StageFeatures(
             encoder=[features[name] for name in self.stages.encoder],
@@ -135,6 +142,7 @@ class StageTaps:
         self._features: dict[str, Tensor] = {}
         self._links: dict[str, Tensor] = {}
         self._repeated: set[str] = set()
+        self._versions: dict[str, int] = {}
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
         """The hook: keeps the module's map, and lets it go on through its anchor."""
@@ -151,6 +159,8 @@ class StageTaps:
         if name in self._features:
             self._repeated.add(name)
         self._features[name] = feature.detach()
+        if not torch.compiler.is_compiling():
+            self._versions[name] = feature._version
         if link is not None:
             self._links[name] = link
         return output

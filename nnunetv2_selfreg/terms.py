@@ -168,8 +168,8 @@ def own_term(
     Args:
         name: In logs and checkpoints; its weight is the plans key `lambda_NAME`.
         loss: `loss(student, teacher)` gives a scalar. Both maps are `(B, C, *spatial)` in float32 (float64 for float64
-            maps), with channels and grids of their own, the teacher without gradient. It is called twice in a training
-            step, for the value and for the gradient, and must give the same both times.
+            maps), with channels and grids of their own, the teacher without gradient. It must not write into them. It
+            is called twice in a training step, for the value and for the gradient, and must give the same both times.
         weight: The default weight.
         average: As `Term.average`.
         title: In plots; the name when left out.
@@ -178,8 +178,13 @@ def own_term(
 
     def evaluate(student: Tensor, others: Sequence[Tensor]) -> Tensor:
         dtype, (teacher, *labels) = accumulation_dtype(student), others
+        maps = student.to(dtype), teacher.to(dtype)
+        versions = [part._version for part in maps]
         with torch.autocast(student.device.type, enabled=False):
-            return loss(student.to(dtype), teacher.to(dtype), *labels)
+            value = loss(*maps, *labels)
+        if [part._version for part in maps] != versions:
+            raise SelfRegError(f"SelfReg: the term {name!r} writes into a map that it is given; work on a copy (clone)")
+        return value
 
     def add_gradient(
         gradient: Tensor, feature: Tensor, factor: Tensor, in_place: bool, others: Sequence[Tensor]

@@ -134,7 +134,7 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         if not isinstance(self.loss, SelfRegCriterion):
             raise SelfRegError(
                 f"SelfReg: {type(self).__name__} replaced its loss by a {type(self.loss).__name__} without SelfReg; "
-                "change what is inside of it (self.loss.loss) instead"
+                "change what is inside of it instead: self.loss.stock, all of nnU-Net's loss"
             )
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
@@ -148,7 +148,7 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         if self.is_ddp:
             ranks: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(ranks, (non_finite, means))
-            non_finite = next((found for found, _ in ranks if found is not None), None)
+            non_finite = max((found for found, _ in ranks if found), key=lambda found: found.every_step, default=None)
             means = {name: sum(rank[name] for _, rank in ranks) / len(ranks) for name in means}
         if non_finite is not None and (self.grad_scaler is None or non_finite.every_step):
             # with AMP a single bad step is no error: the scaler skips it and scales down

@@ -128,6 +128,15 @@ def test_a_network_of_which_only_a_part_is_compiled_trains_as_the_eager_one(part
     assert_same(training.step(), Training(False).step())
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_part_that_is_compiled_before_it_is_tapped_has_the_names_that_its_author_gave(part):
+    network, plain = plain_unet(), plain_unet()
+    setattr(network, part, torch.compile(getattr(network, part), backend="aot_eager"))
+    for settings in (None, selfreg_settings(encoder_stages=["encoder.stages.1"], teacher="decoder.stages.1")):
+        found, expected = (StageTaps(each, settings).stages for each in (network, plain))
+        assert [list(modules) for modules in found] == [list(modules) for modules in expected]
+
+
 def test_a_term_of_ones_own_trains_in_a_compiled_network_as_in_an_eager_one():
     """Autograd works out its gradient, inside the operator that the compiled graph calls."""
     terms = (own_term("contrast", lambda student, teacher: (student - teacher.mean()).square().mean(), 0.7),)

@@ -206,13 +206,30 @@ def test_a_trainer_may_change_its_loss_as_in_stock():
         criterion.nothing  # noqa: B018
 
 
+def test_a_trainer_may_replace_its_loss_inside_of_the_criterion():
+    network, new = plain_unet(), Scheduled()
+    chosen = selfreg_settings()
+    taps = StageTaps(network, chosen)
+    supervised = SelfRegCriterion(DeepSupervisionWrapper(Scheduled(), [1.0, 0.5]), taps, chosen, CPU)
+    supervised.loss = new  # as in stock
+    assert supervised.stock.loss is new
+    alone = SelfRegCriterion(torch.nn.CrossEntropyLoss(), taps, chosen, CPU)
+    with pytest.raises(SelfRegError, match=r"a CrossEntropyLoss, has no loss .*; replace self\.loss\.stock"):
+        alone.loss = new
+    alone.stock = new
+    images, target = batch()
+    with torch.no_grad():
+        output = network(images)[0]
+        assert alone(output, target) == new(output, target)
+
+
 def test_a_training_step_without_features_is_an_error():
     network = plain_unet()
     criterion = criterion_for(network)
     images, target = batch()
     output = network(images)
     criterion.taps.take()
-    with pytest.raises(SelfRegError, match="no feature map reached the loss"):
+    with pytest.raises(SelfRegError, match=r"no feature map reached the loss.*use_reentrant=False"):
         criterion(output, target)
 
 

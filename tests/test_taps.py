@@ -180,6 +180,18 @@ def test_two_forward_passes_before_one_loss_are_refused():
     assert taps.take() is not None
 
 
+def test_a_layer_that_writes_into_the_teacher_in_training_alone_is_refused():
+    network = plain_unet(deep_supervision=False)
+    network.decoder.seg_layers[-1] = torch.nn.Sequential(
+        torch.nn.Dropout(0.5, inplace=True), network.decoder.seg_layers[-1]
+    )
+    images = torch.randn(1, 1, 8, 8)
+    taps = StageTaps(network, images=images)  # dropout does nothing in evaluation mode
+    network(images)
+    with pytest.raises(SelfRegError, match=r"writes into the output of decoder\.stages\.1 in training"):
+        taps.take()
+
+
 class Checkpointed(torch.nn.Module):
     """A stage, or several, whose activations are made again in the backward pass."""
 

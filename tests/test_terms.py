@@ -101,6 +101,18 @@ def test_a_term_must_give_a_scalar():
         term.compute([torch.zeros(1, 1, 2, 2)], Step(torch.zeros(1, 1, 2, 2)))
 
 
+@pytest.mark.parametrize("written", [0, 1], ids=["student", "teacher"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_term_must_not_write_into_its_maps(written, dtype):
+    def loss(*maps):
+        maps[written].sub_(1)
+        return maps[0].mean()
+
+    term = own_term("writes", loss, 1.0)
+    with pytest.raises(SelfRegError, match="the term 'writes' writes into a map that it is given"):
+        term.compute([torch.zeros(1, 1, 2, 2, dtype=dtype)], Step(torch.zeros(1, 1, 2, 2, dtype=dtype)))
+
+
 def test_a_term_that_reads_labels_gets_them_as_the_loss_does_and_is_refused_without():
     term = own_term(
         "area", lambda student, teacher, labels: student.mean() * (labels == 1).sum(), 1.0, reads_labels=True

@@ -2,9 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
+
+from nnunetv2_selfreg.criterion import NonFinite
 
 
 @pytest.fixture
@@ -46,6 +49,23 @@ def test_an_epoch_without_a_single_finite_step_is_an_error_with_the_scaler_too(t
     trainer.grad_scaler, trainer.bad = torch.GradScaler("cpu"), {0, 1, 2}
     with pytest.raises(RuntimeError, match="in epoch 0, iteration 0, first at encoder"):
         trainer.run_training()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_rank_without_a_finite_step_ends_the_epoch_whatever_the_others_say(trainer, monkeypatch, order):
+    """With DDP; a step that overflows now and then is no error."""
+    once = NonFinite(["encoder.stages.1"], 1, False), {"loss": 0.5, "scr": 1.0, "ifd": 1.0}
+    always = NonFinite(["encoder.stages.2"], 0, True), {"loss": math.nan, "scr": math.nan, "ifd": math.nan}
+    ranks = [(once, always)[rank] for rank in order]
+
+    def gather(found, mine):
+        found[:] = ranks if isinstance(mine, tuple) else [mine] * 2
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    trainer.is_ddp, trainer.grad_scaler = True, torch.GradScaler("cpu")
+    with pytest.raises(RuntimeError, match=r"iteration 0, first at encoder\.stages\.2"):
+        trainer.on_train_epoch_end([{"loss": np.float32(0.5)}])
 
 
 def test_a_picture_that_cannot_be_written_does_not_end_the_training(trainer, monkeypatch, capsys):
