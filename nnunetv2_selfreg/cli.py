@@ -1,6 +1,7 @@
 """`nnUNetv2_selfreg COMMAND ...`: each command lives in the module named here and is imported only when asked for."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -42,11 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"nnunetv2-selfreg {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="its arguments; try COMMAND -h")
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return 2
     parsed = parser.parse_args(arguments)
     try:
         return import_module(COMMANDS[parsed.command][0]).main(parsed.rest)
     except SelfRegError as error:
         print(f"nnUNetv2_selfreg {parsed.command}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)

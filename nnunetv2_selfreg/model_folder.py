@@ -56,6 +56,10 @@ class ModelFolder:
         """
         path = Path(os.path.abspath(path.expanduser()))  # a link has the name that nnU-Net sees
         parts = path.name.split("__")
+        if not path.is_dir():
+            beside = [other.name for other in path.parent.glob("*__*__*") if (other / MODEL_FILES[0]).is_file()]
+            there = f"models in {path.parent}: {listed(sorted(beside))}" if beside else f"give {LAYOUT}"
+            raise SelfRegError(f"{path} does not exist; {there}")
         missing = [name for name in MODEL_FILES if not (path / name).is_file()]
         if len(parts) != 3 or missing:
             reason = f"it has no {missing[0]}" if missing else "its name has not three parts"
@@ -148,10 +152,13 @@ class ModelFolder:
         for fold in folds or there:
             if fold not in there:
                 raise SelfRegError(f"{self.path} has no fold_{fold}; folds there: {listed(there, 10)}")
-            if not (self.path / f"fold_{fold}" / checkpoint).is_file():
+            folder = self.path / f"fold_{fold}"
+            if not (folder / checkpoint).is_file():
+                others = sorted(path.name for path in folder.glob("checkpoint_*.pth"))
+                why = ": its training has not finished" if checkpoint == CHECKPOINT else ""
                 raise SelfRegError(
-                    f"{self.path / f'fold_{fold}'} has no {checkpoint}: its training has not finished; choose folds "
-                    "with -f or another checkpoint with -chk"
+                    f"{folder} has no {checkpoint}{why}; choose folds with -f, or with -chk another checkpoint; there: "
+                    f"{listed(others)}"
                 )
         return {fold: self.path / f"fold_{fold}" / checkpoint for fold in folds or there}
 

@@ -9,7 +9,8 @@ from torch import nn
 from nnunetv2_selfreg.errors import SelfRegError
 
 Modules = dict[str, nn.Module]
-HOW_TO_NAME = "name encoder_stages, decoder_stages and teacher in the plans (nnUNetv2_selfreg plans --list-modules)"
+LIST_MODULES = "nnUNetv2_selfreg plans -d DATASET -p PLANS -c CONFIGURATION --list-modules"
+HOW_TO_NAME = f"name encoder_stages, decoder_stages and teacher in the plans ({LIST_MODULES})"
 
 
 class Pattern(NamedTuple):
@@ -96,9 +97,10 @@ def find_module(network: nn.Module, setting: str, name: str) -> nn.Module:
         return modules[name]
     ending = [known for known in modules if known.endswith(f".{name}")]
     nearest = ending[:5] or get_close_matches(name, modules, 3, cutoff=0.4)
+    close = f"; the nearest: {', '.join(nearest)}" if nearest else ""
     raise SelfRegError(
-        f"SelfReg: plans key 'selfreg.{setting}' names {name!r}, which is no module of {type(network).__name__}; "
-        f"the nearest: {', '.join(nearest) or 'none'} (all: nnUNetv2_selfreg plans --list-modules)"
+        f"SelfReg: plans key 'selfreg.{setting}' names {name!r}, which is no module of "
+        f"{type(network).__name__}{close} (all: {LIST_MODULES})"
     )
 
 

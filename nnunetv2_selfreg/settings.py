@@ -1,6 +1,7 @@
 """What a user may set: the key `selfreg` of a configuration in the plans; and how plans are read."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,8 @@ def check_places(plans: Mapping[str, Any]) -> None:
     def search(content: Any, place: tuple[str, ...]) -> None:
         for key, value in content.items() if isinstance(content, Mapping) else ():
             inside = (*place, str(key))
+            if key != KEY and re.sub("[_-]", "", str(key)).lower() == KEY:
+                raise SelfRegError(f"SelfReg: plans key '{'.'.join(inside)}' would be ignored; write '{KEY}'")
             if key == KEY and not (len(inside) == 3 and inside[0] == "configurations"):
                 raise SelfRegError(
                     f"SelfReg: plans key '{'.'.join(inside)}' would be ignored; move it into a configuration: "

@@ -32,6 +32,26 @@ def test_help_and_version_come_without_importing_torch(option):
         assert all(f"\n  {command} " in shown for command in cli.COMMANDS)
 
 
+def test_without_a_command_there_is_help(capsys):
+    assert cli.main([]) == 2
+    shown = capsys.readouterr().out
+    assert all(f"\n  {command} " in shown for command in cli.COMMANDS)
+
+
+def test_a_reader_who_goes_away_ends_a_command_silently():
+    program = (
+        "import sys, types; from nnunetv2_selfreg import cli; cli.COMMANDS['prints'] = ('a_command', ''); "
+        "sys.modules['a_command'] = types.SimpleNamespace("
+        "main=lambda _: [print(i, flush=True) for i in range(99999)]); "
+        "sys.exit(cli.main(['prints']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert (process.wait(), process.stderr.read()) == (1, b"")
+    process.stderr.close()
+
+
 def test_an_unknown_command_is_named(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["lederboard"])

@@ -158,3 +158,10 @@ def test_scr_channels_are_read_written_and_named_in_the_log() -> None:
     assert str(settings).endswith(", scr_channels expected")
     assert SelfRegSettings().scr_channels == "drawn"
     assert "scr_channels" not in str(SelfRegSettings())
+
+
+@pytest.mark.parametrize("key", ["SelfReg", "self_reg", "SELF-REG"])
+def test_a_key_that_is_nearly_selfreg_is_refused(key):
+    plans = {"configurations": {"2d": {key: {"lambda_scr": 0.1}}}}
+    with pytest.raises(SelfRegError, match=rf"plans key 'configurations\.2d\.{key}' would be ignored; write 'selfreg'"):
+        check_places(plans)

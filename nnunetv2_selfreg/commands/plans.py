@@ -5,7 +5,6 @@ run's results. The preprocessed data stay shared, since `data_identifier` is lef
 """
 
 import argparse
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -13,8 +12,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_selfreg.commands.datasets import dataset_folder
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import listed, read_json, write_json
+from nnunetv2_selfreg.files import read_json, write_json
 from nnunetv2_selfreg.settings import (
     KEY,
     PLACES,
@@ -29,8 +29,8 @@ from nnunetv2_selfreg.settings import (
 )
 from nnunetv2_selfreg.terms import BUILT_IN, Term
 
-PREPROCESSED = "nnUNet_preprocessed"
 TRAINER = "nnUNetTrainerSelfReg"
+CLEARED, NONE = (*STAGES, "teacher"), "null"  # the settings that a word makes the default again
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,6 +55,11 @@ def main(arguments: Sequence[str]) -> int:
     parsed = _parser(first, types).parse_args(arguments)
     given = {name: value for name in types if (value := getattr(parsed, f"{KEY}.{name}")) is not None}
     given |= {name: _stages(_option(name), given[name]) for name in STAGES if name in given}
+    given |= {name: None for name in CLEARED if given.get(name) in (NONE, [NONE])}
+    if not_used := [
+        name for name in given if name.startswith("lambda_") and name not in {term.setting for term in terms}
+    ]:
+        raise SelfRegError(f"-tr {parsed.trainer} has no term for {', '.join(map(_option, not_used))}; leave it out")
     if parsed.list_modules:
         print(_modules(parsed, given, terms))
         return 0
@@ -63,12 +68,17 @@ def main(arguments: Sequence[str]) -> int:
     if not given:
         raise SelfRegError(f"no setting is given; give at least one of {', '.join(map(_option, types))}")
     folder = dataset_folder(parsed.dataset)
-    source, target = folder / f"{parsed.source}.json", folder / f"{check_identifier(parsed.output)}.json"
+    source, target = (
+        folder / f"{check_identifier(parsed.source, '-p')}.json",
+        folder / f"{check_identifier(parsed.output)}.json",
+    )
     plans = read_plans(source)
     if target.exists() and target.samefile(source):
         raise SelfRegError(f"-o {parsed.output} is the plans file to start from; choose another identifier")
     if target.exists() and not parsed.overwrite:
         raise SelfRegError(f"{target} exists already; choose another -o, or replace it with --overwrite")
+    if target.exists() and _are_nnunets(target):
+        raise SelfRegError(f"{target} is not of this command, it has no SelfReg settings; choose another -o")
 
     changed = with_settings(plans, parsed.output, parsed.configurations, given, terms)
     _check_networks(parsed, folder, plans, changed, terms)
@@ -132,29 +142,12 @@ def trainer_terms(trainer: str) -> Sequence[Term]:
     return terms
 
 
-def dataset_folder(dataset: str) -> Path:
-    """Finds the preprocessed folder of a data set.
-
-    Args:
-        dataset: nnU-Net's name or number of the data set.
-
-    Raises:
-        SelfRegError: `nnUNet_preprocessed` is not set, or nothing under it has this name or number.
-    """
-    root = os.environ.get(PREPROCESSED)
-    if not root:
-        raise SelfRegError(f"{PREPROCESSED} is not set; export {PREPROCESSED}=/path/to/{PREPROCESSED}")
-    with redirect_stdout(StringIO()):  # nnU-Net before 2.8 prints about every folder that is not set
-        from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+def _are_nnunets(path: Path) -> bool:
+    """Whether plans are whole and hold no settings of ours."""
     try:
-        name = str(maybe_convert_to_dataset_name(dataset))
-    except (ValueError, RuntimeError):  # not a number; that of no data set, or of several
-        name = ""
-    folder = Path(root, name)
-    if not name or not folder.is_dir():
-        there = sorted(entry.name for entry in Path(root).glob("Dataset*") if entry.is_dir())
-        raise SelfRegError(f"-d {dataset} fits no data set, or several; preprocessed in {root}: {listed(there)}")
-    return folder
+        return not any(KEY in configuration for configuration in read_plans(path)["configurations"].values())
+    except SelfRegError:
+        return False
 
 
 def check_identifier(identifier: str, option: str = "-o") -> str:
@@ -188,8 +181,9 @@ def _parser(first: argparse.ArgumentParser, types: Mapping[str, type]) -> argpar
     add("--overwrite", action="store_true", help="replace plans that have the new identifier already")
     for name, type_ in types.items():
         kind: dict[str, Any] = {"nargs": "+"} if type_ is list else {"type": type_}
-        words = f"setting {name}: {option_words(name, type_)}"
-        add(_option(name), dest=f"{KEY}.{name}", metavar="VALUE", help=words, **kind)
+        words = f"setting {name}: {option_words(name, type_)}{', or null' * (name in CLEARED)}"
+        names = dict.fromkeys([_option(name), f"--{name}"])  # as the plans write it, too
+        add(*names, dest=f"{KEY}.{name}", metavar="VALUE", help=words, **kind)
     return parser
 
 
@@ -218,7 +212,7 @@ def _check_networks(
     for name in changed["configurations"]:
         old, new = (resolve(content, name).get(KEY, {}) for content in (plans, changed))
         asked = not parsed.configurations or name in parsed.configurations
-        if (asked or new != old) and set(new) & set(PLACES):
+        if (asked or new != old) and any(new.get(place) is not None for place in PLACES):
             named.append(name)
     if not named:  # nnU-Net, whose import takes seconds, is not needed
         return

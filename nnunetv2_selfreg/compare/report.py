@@ -22,6 +22,7 @@ from nnunetv2_selfreg.statistics import exact_mean, spread
 PAGE, TEXT, CASES, PICTURES = "comparison.html", "comparison.md", "cases.csv", "pictures"
 MADE_BY = '<meta name="generator" content="nnUNetv2_selfreg compare">'
 MOST = 10  # cases that are listed
+FEW = 10  # cases or patients, below which a bootstrap finds a difference too often where there is none
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("nnunetv2_selfreg.compare", "."),
     autoescape=jinja2.select_autoescape(["html.jinja"]),
@@ -146,9 +147,10 @@ class ComparisonReport:
         if isnan(mean["low"]):
             found.append("With one case or patient there is no interval over cases.")
         else:
+            meaning = f"{_meaning(mean['low'], mean['high'])} on other {units} like these, for these very trainings"
             found.append(
                 f"Over {units} the 95 % interval is {mean['low']:+.2f} to {mean['high']:+.2f}: "
-                f"{_meaning(mean['low'], mean['high'])} on other {units} like these, for these very trainings."
+                f"{meaning if patients >= FEW else f'fewer than {FEW} {units} are too few to rely on it'}."
             )
         if len(self.folds) > 1:
             low, high = mean["folds low"], mean["folds high"]

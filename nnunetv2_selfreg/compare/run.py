@@ -36,6 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     # a link has the name that nnU-Net sees
     folders = [Path(os.path.abspath(path.expanduser())) for pair in pairs for path in pair]
     real = list(map(os.path.realpath, folders))
+    if real[0] == real[1]:
+        raise SelfRegError(f"MODEL_A and MODEL_B are the same folder, {real[0]}")
     if twice := {path for path in real if real.count(path) > 1}:
         raise SelfRegError(f"{min(twice)} is given twice; a repetition is a training of its own")
     output = parsed.output.expanduser().absolute()

@@ -58,7 +58,7 @@ class Training:
         """
         if (folder / SUMMARY).is_file():
             return cls._of(folder, {TOGETHER: folder / SUMMARY}, {}, *_origin(folder))
-        if not folder.is_dir():
+        if folder.is_file():
             raise SelfRegError(f"{folder} is no folder")
         try:
             model = ModelFolder.open(folder)

@@ -229,7 +229,17 @@ def test_a_half_trained_fold_is_refused(model, tmp_path):
     with pytest.raises(SelfRegError, match=r"fold_1 has no checkpoint_final\.pth: its training has not finished"):
         export(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    expected = r"fold_1 has no checkpoint_best; choose folds with -f, .*; there: checkpoint_latest\.pth"
+    with pytest.raises(SelfRegError, match=expected):
+        ModelFolder.open(model).checkpoints(["1"], "checkpoint_best")
     export(model, tmp_path / "out", folds=["0"])
+
+
+def test_the_models_beside_one_that_does_not_exist_are_named(model):
+    with pytest.raises(SelfRegError, match=f"a__b__c does not exist; models in .*: {model.name}"):
+        ModelFolder.open(model.with_name("a__b__c"))
+    with pytest.raises(SelfRegError, match="model does not exist; give nnUNet_results/DATASET/TRAINER__"):
+        ModelFolder.open(model / "no" / "model")
 
 
 def test_a_network_is_not_compiled(model, monkeypatch):

@@ -119,6 +119,43 @@ def test_command_ends_with_one_line_for_a_number_that_two_data_sets_have(folder:
     assert done.stderr == f"nnUNetv2_selfreg plans: {expected}\n"
 
 
+def test_a_data_set_that_is_not_preprocessed_is_said_to_be_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_raw", str(folder.parents[1] / "raw"))
+    (folder.parents[1] / "raw" / "Dataset997_Raw").mkdir(parents=True)
+    with pytest.raises(SelfRegError) as caught:
+        room.dataset_folder("Dataset997_Raw")
+    expected = "Dataset997_Raw is not preprocessed yet: nnUNetv2_plan_and_preprocess -d Dataset997_Raw"
+    assert str(caught.value) == f"-d Dataset997_Raw: {expected}"
+
+
+def test_plans_of_nnunet_are_not_replaced(folder: Path) -> None:
+    assert run("--lambda-scr", "0.1", "-o", "New") == 0
+    assert run("--lambda-scr", "0.2", "-o", "New", "--overwrite") == 0
+    stock = json.dumps({"plans_name": "Stock", "configurations": {"2d": {}}})
+    (folder / "Stock.json").write_text(stock)
+    said = refusal("--lambda-scr", "0.1", "-o", "Stock", "--overwrite")
+    assert said.endswith("Stock.json is not of this command, it has no SelfReg settings; choose another -o")
+    assert (folder / "Stock.json").read_text() == stock
+
+
+def test_the_weight_of_a_term_that_the_trainer_lacks_is_refused(folder: Path) -> None:
+    said = refusal("--lambda-ifd", "0.1", "-o", "New", "-tr", "nnUNetTrainerSelfRegSCR")
+    assert said == "-tr nnUNetTrainerSelfRegSCR has no term for --lambda-ifd; leave it out"
+
+
+def test_a_setting_is_written_as_in_the_plans_and_null_is_the_default_again(folder: Path) -> None:
+    assert run("--lambda_scr", "0.1", "--every", "2", "-c", "2d", "-o", "First") == 0
+    assert run("-p", "First", "--teacher", "null", "--encoder-stages", "null", "-c", "2d", "-o", "New") == 0
+    found = written(folder)["configurations"]["2d"]["selfreg"]
+    assert found == {"lambda_scr": 0.1, "every": 2, "teacher": None, "encoder_stages": None}
+
+
+def test_plans_to_start_from_are_named_without_json(folder: Path) -> None:
+    assert "-p nnUNetPlans.json is not a plans identifier" in refusal(
+        "-p", "nnUNetPlans.json", "--lambda-scr", "0.1", "-o", "New"
+    )
+
+
 def test_nnunet_reads_the_settings_as_they_were_resolved(folder: Path) -> None:
     handler = pytest.importorskip("nnunetv2.utilities.plans_handling.plans_handler")
     assert run("--lambda-scr", "0.1", "-o", "New", "-c", "3d_cascade_fullres") == 0
@@ -244,7 +281,7 @@ def test_text_for_a_number_is_unusable(folder: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as caught:
         run("--lambda-scr", "much", "-o", "New")
     assert caught.value.code == 2
-    assert "--lambda-scr: invalid float value: 'much'" in capsys.readouterr().err
+    assert "--lambda-scr/--lambda_scr: invalid float value: 'much'" in capsys.readouterr().err
 
 
 def test_settings_in_the_wrong_place_are_refused(folder: Path) -> None:

@@ -140,6 +140,22 @@ def test_a_training_given_twice_is_no_repetition(models, tmp_path, capsys):
         assert "is given twice" in capsys.readouterr().err
 
 
+def test_a_model_is_not_compared_with_itself(models, tmp_path, capsys):
+    assert compare(models[0], models[0], "-o", tmp_path / "out") == 1
+    assert f"MODEL_A and MODEL_B are the same folder, {models[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [9, 10])
+def test_few_cases_do_not_say_which_is_better(tmp_path, count):
+    """A percentile bootstrap of three equal cases finds a difference in a quarter of all tries."""
+    for name, dice in (("a", 0.8), ("b", 0.85)):
+        write_summary(tmp_path / name / "summary.json", {f"case{i}": (dice + i / 1000, dice) for i in range(count)})
+    assert compare(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out") == 0
+    text = text_of(tmp_path / "out")
+    assert ("B is better on other cases like these" in text) == (count == 10)
+    assert ("fewer than 10 cases are too few to rely on it" in text) == (count == 9)
+
+
 def test_folders_of_predictions_are_compared_as_one_fold(tmp_path):
     for name, cases in (("a", FIRST[0]), ("b", SECOND[0])):
         write_summary(tmp_path / name / "summary.json", cases)
