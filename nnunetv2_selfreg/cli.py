@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     parsed = parser.parse_args(arguments)
     try:
-        return import_module(COMMANDS[parsed.command][0]).main(parsed.rest)
+        code: int = import_module(COMMANDS[parsed.command][0]).main(parsed.rest)
+        sys.stdout.flush()  # else at the end of the process, where a reader who went away is an error
+        return code
     except SelfRegError as error:
         print(f"nnUNetv2_selfreg {parsed.command}: {error}", file=sys.stderr)
         return 1

@@ -101,7 +101,7 @@ class SelfRegCriterion(nn.Module):
         own = name in self.__dict__ or name in modules or hasattr(type(self), name)
         if not own and hasattr(modules.get("stock"), name):
             setattr(self.stock, name, value)
-        elif not own and "stock" in modules and isinstance(value, nn.Module):
+        elif name == "loss" and "stock" in modules:  # which there is under deep supervision
             raise SelfRegError(
                 f"SelfReg: nnU-Net's loss, a {type(self.stock).__name__}, has no {name} that could be replaced; "
                 "replace self.loss.stock, all of it"

@@ -56,6 +56,8 @@ class ModelFolder:
         """
         path = Path(os.path.abspath(path.expanduser()))  # a link has the name that nnU-Net sees
         parts = path.name.split("__")
+        if path.is_file():
+            raise SelfRegError(f"{path} is a file; give {LAYOUT}")
         if not path.is_dir():
             beside = [other.name for other in path.parent.glob("*__*__*") if (other / MODEL_FILES[0]).is_file()]
             there = f"models in {path.parent}: {listed(sorted(beside))}" if beside else f"give {LAYOUT}"

@@ -9,7 +9,7 @@ from torch import nn
 from nnunetv2_selfreg.errors import SelfRegError
 
 Modules = dict[str, nn.Module]
-LIST_MODULES = "nnUNetv2_selfreg plans -d DATASET -p PLANS -c CONFIGURATION --list-modules"
+LIST_MODULES = "nnUNetv2_selfreg plans -d DATASET -p PLANS -c CONFIGURATION -tr TRAINER --list-modules"
 HOW_TO_NAME = f"name encoder_stages, decoder_stages and teacher in the plans ({LIST_MODULES})"
 
 

@@ -116,7 +116,7 @@ def check_places(plans: Mapping[str, Any]) -> None:
     """Refuses the key `selfreg` anywhere in the plans but in a configuration, where it would be ignored.
 
     Raises:
-        SelfRegError: It stands somewhere else.
+        SelfRegError: It stands somewhere else, or a key is nearly it, such as `SelfReg`.
     """
 
     def search(content: Any, place: tuple[str, ...]) -> None:

@@ -168,8 +168,9 @@ def own_term(
     Args:
         name: In logs and checkpoints; its weight is the plans key `lambda_NAME`.
         loss: `loss(student, teacher)` gives a scalar. Both maps are `(B, C, *spatial)` in float32 (float64 for float64
-            maps), with channels and grids of their own, the teacher without gradient. It must not write into them. It
-            is called twice in a training step, for the value and for the gradient, and must give the same both times.
+            maps), with channels and grids of their own, the teacher without gradient. It must not write into what it is
+            given. It is called twice in a training step, for the value and for the gradient, and must give the same
+            both times.
         weight: The default weight.
         average: As `Term.average`.
         title: In plots; the name when left out.

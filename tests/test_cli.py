@@ -1,5 +1,6 @@
 """The command line: help of every command, quick start-up, and how a command that fails ends."""
 
+import os
 import subprocess
 import sys
 import types
@@ -42,10 +43,13 @@ def test_a_reader_who_goes_away_ends_a_command_silently():
     program = (
         "import sys, types; from nnunetv2_selfreg import cli; cli.COMMANDS['prints'] = ('a_command', ''); "
         "sys.modules['a_command'] = types.SimpleNamespace("
-        "main=lambda _: [print(i, flush=True) for i in range(99999)]); "
+        "main=lambda _: [print(i) for i in range(99999)]); "
         "sys.exit(cli.main(['prints']))"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered
+    )
     process.stdout.readline()
     process.stdout.close()
     assert (process.wait(), process.stderr.read()) == (1, b"")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers
 STUDENT, MEANS, TEACHER, IFD, GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "0.3"
-SCR_DRAWN, IFD_SHARE = (f"{name}, % of the gradient" for name in ("SCR drawn", "IFD"))
+SCR_DRAWN, SCR_EXPECTED, IFD_SHARE = (f"{name}, % of the gradient" for name in ("SCR drawn", "SCR expected", "IFD"))
 
 
 def short(stage: str) -> str:
@@ -27,7 +27,9 @@ def table(results: dict) -> list[str]:
     for measured in (*results["epochs"][:2], results["epochs"][-1]):
         epoch = measured["epoch"]
         after = {0: "before training", 1: "after 1 epoch"}.get(epoch, f"after {epoch} epochs")
-        for title, key in (("SCR, drawn", SCR_DRAWN), ("IFD", IFD_SHARE)):
+        expected = [("SCR, expected", SCR_EXPECTED)] if measured is results["epochs"][-1] else []
+        terms = [("SCR, drawn", SCR_DRAWN), *expected, ("IFD", IFD_SHARE)]
+        for title, key in terms:
             cells = [f"{measured['stages'][stage][key]:.2f}" for stage in stages]
             last = f"{measured['% of the loss']:.1f} (SCR and IFD)" if key == IFD_SHARE else ""
             lines.append(f"| {title}, {after} | {' | '.join(cells)} | {last} |")

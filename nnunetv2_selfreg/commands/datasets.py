@@ -31,7 +31,9 @@ def dataset_folder(dataset: str) -> Path:
         name = ""
     folder = Path(root, name)
     if name and not folder.is_dir() and os.environ.get(RAW) and Path(os.environ[RAW], name).is_dir():
-        raise SelfRegError(f"-d {dataset}: {name} is not preprocessed yet: nnUNetv2_plan_and_preprocess -d {dataset}")
+        raise SelfRegError(
+            f"-d {dataset}: {name} is not preprocessed yet: nnUNetv2_plan_and_preprocess -d {name[7:10]}"
+        )
     if not name or not folder.is_dir():
         there = sorted(entry.name for entry in Path(root).glob("Dataset*") if entry.is_dir())
         raise SelfRegError(f"-d {dataset} fits no data set, or several; preprocessed in {root}: {listed(there)}")

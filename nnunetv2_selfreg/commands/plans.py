@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     terms = trainer_terms(first.parse_known_args(arguments)[0].trainer)
     types = option_types(terms)
     parsed = _parser(first, types).parse_args(arguments)
+    parsed.source = parsed.source.removesuffix(".json")
     given = {name: value for name in types if (value := getattr(parsed, f"{KEY}.{name}")) is not None}
     given |= {name: _stages(_option(name), given[name]) for name in STAGES if name in given}
     given |= {name: None for name in CLEARED if given.get(name) in (NONE, [NONE])}
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError(f"no setting is given; give at least one of {', '.join(map(_option, types))}")
     folder = dataset_folder(parsed.dataset)
     source, target = (
-        folder / f"{check_identifier(parsed.source, '-p')}.json",
+        folder / f"{parsed.source}.json",
         folder / f"{check_identifier(parsed.output)}.json",
     )
     plans = read_plans(source)
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     if target.exists() and not parsed.overwrite:
         raise SelfRegError(f"{target} exists already; choose another -o, or replace it with --overwrite")
     if target.exists() and _are_nnunets(target):
-        raise SelfRegError(f"{target} is not of this command, it has no SelfReg settings; choose another -o")
+        raise SelfRegError(f"{target} was not written by this command, it has no SelfReg settings; choose another -o")
 
     changed = with_settings(plans, parsed.output, parsed.configurations, given, terms)
     _check_networks(parsed, folder, plans, changed, terms)
@@ -280,7 +281,7 @@ def _report(
         if name in named and data and not (folder / data).is_dir():
             missing.setdefault(data, name)
     for data, name in missing.items():
-        command = f"nnUNetv2_preprocess -d {parsed.dataset} -plans_name {parsed.source} -c {name}"
+        command = f"nnUNetv2_preprocess -d {folder.name[7:10]} -plans_name {parsed.source} -c {name}"
         lines.append(f"{folder / data} is not there yet: {command}")
     if not missing:
         lines.append(f"it shares the preprocessed data of {parsed.source}; nothing must be preprocessed again")

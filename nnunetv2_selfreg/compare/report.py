@@ -133,6 +133,7 @@ class ComparisonReport:
         """What was found, and what it does not tell, in sentences."""
         mean = self.by_class.loc[MEAN]
         patients = self.cases["patient"].nunique()
+        counted = self.cases.dropna(subset="difference")["patient"].nunique()
         units = "cases" if patients == len(self.cases) else "patients"
         found = [
             f"B has {mean['difference']:+.2f} Dice points against A ({mean['B']:.2f} and {mean['A']:.2f}); "
@@ -150,7 +151,7 @@ class ComparisonReport:
             meaning = f"{_meaning(mean['low'], mean['high'])} on other {units} like these, for these very trainings"
             found.append(
                 f"Over {units} the 95 % interval is {mean['low']:+.2f} to {mean['high']:+.2f}: "
-                f"{meaning if patients >= FEW else f'fewer than {FEW} {units} are too few to rely on it'}."
+                f"{meaning if counted >= FEW else f'fewer than {FEW} {units} are too few to rely on it'}."
             )
         if len(self.folds) > 1:
             low, high = mean["folds low"], mean["folds high"]

@@ -58,13 +58,11 @@ class Training:
         """
         if (folder / SUMMARY).is_file():
             return cls._of(folder, {TOGETHER: folder / SUMMARY}, {}, *_origin(folder))
-        if folder.is_file():
-            raise SelfRegError(f"{folder} is no folder")
         try:
             model = ModelFolder.open(folder)
         except SelfRegError as error:
             raise SelfRegError(
-                f"{error}; or a folder of predictions with the {SUMMARY} that nnUNetv2_evaluate_folder writes"
+                f"{error}. A folder of predictions needs the {SUMMARY} that nnUNetv2_evaluate_folder writes"
             ) from None
         summaries, unusable = {}, {}
         for fold in model.folds(None):

@@ -124,7 +124,7 @@ def test_a_data_set_that_is_not_preprocessed_is_said_to_be_so(folder: Path, monk
     (folder.parents[1] / "raw" / "Dataset997_Raw").mkdir(parents=True)
     with pytest.raises(SelfRegError) as caught:
         room.dataset_folder("Dataset997_Raw")
-    expected = "Dataset997_Raw is not preprocessed yet: nnUNetv2_plan_and_preprocess -d Dataset997_Raw"
+    expected = "Dataset997_Raw is not preprocessed yet: nnUNetv2_plan_and_preprocess -d 997"
     assert str(caught.value) == f"-d Dataset997_Raw: {expected}"
 
 
@@ -134,7 +134,7 @@ def test_plans_of_nnunet_are_not_replaced(folder: Path) -> None:
     stock = json.dumps({"plans_name": "Stock", "configurations": {"2d": {}}})
     (folder / "Stock.json").write_text(stock)
     said = refusal("--lambda-scr", "0.1", "-o", "Stock", "--overwrite")
-    assert said.endswith("Stock.json is not of this command, it has no SelfReg settings; choose another -o")
+    assert said.endswith("Stock.json was not written by this command, it has no SelfReg settings; choose another -o")
     assert (folder / "Stock.json").read_text() == stock
 
 
@@ -150,10 +150,9 @@ def test_a_setting_is_written_as_in_the_plans_and_null_is_the_default_again(fold
     assert found == {"lambda_scr": 0.1, "every": 2, "teacher": None, "encoder_stages": None}
 
 
-def test_plans_to_start_from_are_named_without_json(folder: Path) -> None:
-    assert "-p nnUNetPlans.json is not a plans identifier" in refusal(
-        "-p", "nnUNetPlans.json", "--lambda-scr", "0.1", "-o", "New"
-    )
+def test_plans_to_start_from_may_be_named_with_their_ending(folder: Path) -> None:
+    assert run("-p", "nnUNetPlans.json", "--lambda-scr", "0.1", "-o", "New") == 0
+    assert written(folder)["plans_name"] == "New"
 
 
 def test_nnunet_reads_the_settings_as_they_were_resolved(folder: Path) -> None:
@@ -174,7 +173,7 @@ def test_every_configuration_is_set_when_none_is_named(folder: Path, capsys: pyt
     assert configurations["2d"]["selfreg"] == configurations["3d_lowres"]["selfreg"] == {"lambda_scr": 0.1}
     assert configurations["3d_fullres"]["selfreg"] == configurations["3d_cascade_fullres"]["selfreg"] == kept
     lines = capsys.readouterr().out.splitlines()
-    command = "nnUNetv2_preprocess -d Dataset998_Toy -plans_name nnUNetPlans -c"
+    command = "nnUNetv2_preprocess -d 998 -plans_name nnUNetPlans -c"
     assert [line for line in lines if "not there yet" in line] == [
         f"{folder / 'nnUNetPlans_3d_lowres'} is not there yet: {command} 3d_lowres",
         f"{folder / 'nnUNetPlans_3d_fullres'} is not there yet: {command} 3d_fullres",
