@@ -73,9 +73,9 @@ def _write(case: ArchiveCase, staging: Staging) -> None:
 def _may_be_unlabelled(image: Path) -> bool:
     """Not in a folder or archive named after pos, as the challenge's pictures with lesions are: tissue-train-pos-v1."""
     for folder in list(image.parents)[:2]:
-        said = [word for word in ("pos", "neg") if word in folder.name.lower()]
+        said = set(re.findall(r"(?<![a-z])(pos|neg)", folder.name.lower()))
         if len(said) == 1:
-            return said == ["neg"]
+            return said == {"neg"}
     return True
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, sort_listed
-from nnunetv2_selfreg.benchmarks.passed_on import PASSED_ON, passed_on
+from nnunetv2_selfreg.benchmarks.passed_on import passed_on
 from nnunetv2_selfreg.benchmarks.pictures import write_picture
 from nnunetv2_selfreg.benchmarks.protocol import NATIVE, SMALL, Protocol
 from nnunetv2_selfreg.benchmarks.published import AT_224, BASELINE, LATER, OF_PICTURES, OF_PIXELS, PAPER, RERUN, rows
@@ -28,10 +28,6 @@ _GLAS = Protocol(
     cases=80,
     clusters=80,
     sizes=(NATIVE,),
-    masks={
-        PASSED_ON: "Reference masks: those of the copy that papers pass on. Whether they are the archive's annotations "
-        "was not measured, so the archive's rows stand in a table of their own"
-    },
 )
 PROTOCOLS = {
     "glas": _GLAS,
@@ -80,7 +76,7 @@ _ARCHIVE = Benchmark(
     wanted=re.compile(r"(?:^|/)(?P<name>(?:train|testA|testB)_\d+)(?P<label>_anno)?\.(?:bmp|png)$"),
     templates=("{}.bmp", "{}_anno.bmp"),
     sort=partial(sort_listed, train=TRAIN, test=TEST, others=0),
-    write=partial(write_picture, foreground=lambda instances, _: instances > 0),
+    write=partial(write_picture, foreground=lambda instances, _: instances > 0, resizes_values=True),
     description="85 training pictures, 80 test pictures (60 of test A, 20 of test B); any gland against background",
     licence="research use only, no commercial use",
     reference="Sirinukunwattana et al., Gland segmentation in colon histology images: The GlaS challenge contest, "

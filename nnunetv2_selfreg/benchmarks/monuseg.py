@@ -23,7 +23,7 @@ from PIL import Image
 
 from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, CaseError, Staging, sort_listed
 from nnunetv2_selfreg.benchmarks.passed_on import PASSED_ON, passed_on
-from nnunetv2_selfreg.benchmarks.pictures import read_rgb, write_pair
+from nnunetv2_selfreg.benchmarks.pictures import binary, read_rgb, write_pair, write_picture
 from nnunetv2_selfreg.benchmarks.protocol import NATIVE, SMALL, Protocol
 from nnunetv2_selfreg.benchmarks.published import AT_224, BASELINE, OF_PICTURES, PAPER, rows
 from nnunetv2_selfreg.errors import SelfRegError
@@ -158,6 +158,6 @@ _COPY = passed_on(
     f"any nucleus against background. {OTHER_PICTURES}",
     train=TRAIN,
     test=TEST,
-    size=SIZE,
+    write=partial(write_picture, foreground=binary, size=SIZE),
 )
 BENCHMARK = replace(_ARCHIVE, layouts=(_COPY,))

@@ -1,12 +1,11 @@
-"""The copies of GlaS and MoNuSeg that papers pass on: `{Train,Val,Test}_Folder/{img,labelcol}/NAME`, binary masks."""
+"""The copies of GlaS and MoNuSeg that papers pass on: `{Train,Val,Test}_Folder/{img,labelcol}/NAME`."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from nnunetv2_selfreg.benchmarks.benchmark import Benchmark, name_of, sort_listed
-from nnunetv2_selfreg.benchmarks.pictures import Size, binary, write_picture
+from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, Benchmark, Staging, name_of, sort_listed
 
 PASSED_ON = "masks as passed on"  # what dataset.json and the tables call these reference masks
 
@@ -19,7 +18,7 @@ def passed_on(
     train: Sequence[str],
     test: Sequence[str],
     name: Callable[["re.Match[str]"], str] = name_of,
-    size: Size | None = None,
+    write: Callable[[ArchiveCase, Staging], None] | None = None,
 ) -> Benchmark:
     """Describes the copy of a benchmark that papers pass on.
 
@@ -31,7 +30,7 @@ def passed_on(
         train: Names of the pictures in `Train_Folder` and `Val_Folder`.
         test: Names of the pictures in `Test_Folder`.
         name: What a picture is called; its match has the groups `part` (Train, Val or Test) and `name`.
-        size: Rows and columns of every picture, if they are all the same.
+        write: Reads and writes a picture and its mask; as the archive's when left out.
     """
     folders = r"(?:^|/)(?P<part>Train|Val|Test)_Folder/(?:img|(?P<label>labelcol))/"
     return replace(
@@ -42,7 +41,7 @@ def passed_on(
         name=name,
         templates=("{1.parent.parent.name}/img/{1.stem}.png", "{1.parent.parent.name}/labelcol/{1.stem}.png"),
         sort=partial(sort_listed, train=train, test=test, others=0),
-        write=partial(write_picture, foreground=binary, size=size),
+        write=write or archive.write,
         description=description,
         instances=False,
     )

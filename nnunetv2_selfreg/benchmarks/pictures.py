@@ -87,9 +87,27 @@ def write_pair(staging: Staging, case: ArchiveCase, image: Bytes, mask: Mask, na
         Image.fromarray(array).save(staging.path(kind, case.part, name or case.name, suffix))
 
 
-def write_picture(case: ArchiveCase, staging: Staging, foreground: Foreground, size: Size | None = None) -> None:
-    """Reads a picture and its mask and writes them; `foreground` makes 0 and 1 of the mask's values."""
+def write_picture(
+    case: ArchiveCase,
+    staging: Staging,
+    foreground: Foreground,
+    size: Size | None = None,
+    resizes_values: bool = False,
+) -> None:
+    """Reads a picture and its mask and writes them.
+
+    Args:
+        case: The picture.
+        staging: Where to, and at which size.
+        foreground: Makes 0 and 1 of the mask's values.
+        size: Rows and columns that the picture must have.
+        resizes_values: Whether the mask is resized by its values, as instance ids, and not as 0 and 255: instance k
+            then counts where it has at least 1/(2k) of the weight.
+    """
     image, mask = read_pair(case, size)
+    if staging.size and resizes_values:
+        mask = resize(np.minimum(mask, 255).astype(np.uint8), staging.size).astype(np.int64)
+        image = resize(image, staging.size)
     write_pair(staging, case, image, foreground(mask, case.name))
 
 

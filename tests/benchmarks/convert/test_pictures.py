@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunetv2_selfreg.benchmarks.benchmark import CaseError
-from nnunetv2_selfreg.benchmarks.pictures import binary, read_mask, read_rgb, resize
+from nnunetv2_selfreg.benchmarks.benchmark import ArchiveCase, CaseError, Staging
+from nnunetv2_selfreg.benchmarks.pictures import binary, read_mask, read_rgb, resize, write_picture
 
 
 def bilinear(plane, size):
@@ -40,6 +40,25 @@ def test_any_touched_pixel_of_a_mask_counts(shape):
     expected = bilinear(mask.astype(float) * 255, 16) > 0.5  # rounded to 8 bits, above 0
     assert np.array_equal(resize(mask, 16), expected)
     assert resize(mask, 16).mean() > mask.mean()
+
+
+def test_instances_are_resized_by_their_numbers(tmp_path):
+    """As the published loader of GlaS does: cv2.resize of the numbers, then above 0."""
+    ids = np.random.default_rng(2).integers(0, 5, (23, 31), np.uint8)
+    Image.fromarray(np.zeros((23, 31, 3), np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(ids).save(tmp_path / "mask.png")
+    case = ArchiveCase("glands", "test", tmp_path / "image.png", tmp_path / "mask.png")
+    found = {}
+    for resizes_values in (True, False):
+        (tmp_path / str(resizes_values)).mkdir()
+        staging = Staging(tmp_path / str(resizes_values), ".png", 16)
+        write_picture(case, staging, lambda values, _: values > 0, resizes_values=resizes_values)
+        found[resizes_values] = np.asarray(Image.open(staging.path("labels", "test", "glands")))
+    numbers = bilinear(ids.astype(float), 16)
+    clear = np.abs(numbers - 0.5) > 1e-6
+    assert np.array_equal(found[True][clear] > 0, numbers[clear] > 0.5)
+    assert np.array_equal(found[False] > 0, bilinear(255.0 * (ids > 0), 16) > 0.5)
+    assert found[True].sum() < found[False].sum()
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ def test_an_archive_beside_unpacked_files_is_named(copy_of, raw, tmp_path):
         ("pos_neg/tissue-train-neg", True),
         ("0_tissue-train-pos-v1.zip", False),
         ("posv1/images", False),
+        ("repos/composite", True),
         ("images", True),
     ],
 )
