@@ -36,7 +36,15 @@ def test_other_pages_print_the_same_numbers():
     assert (
         f"The difference, {difference}, has a 95 % interval of {over_folds} over folds, and of {interval} over" in text
     )
-    assert f"| [{selfreg}](#the-papers-benchmarks-run-here), four of five folds" in page
+    assert f"| [{selfreg}](#the-papers-benchmarks-run-here), five folds" in page
+
+
+def test_test_a_is_printed_as_scored():
+    page = " ".join((ROOT / "documentation" / "leaderboard.md").read_text().split())
+    part = (RESULTS / "table" / "table.md").read_text().partition("## GlaS test A")[2]
+    stock, selfreg = re.findall(r"\| 2 \| ([\d.]+) ± ", part)[:2]
+    assert f"was scored for folds 3 and 4: {stock} (stock) and {selfreg} (SelfReg)" in page
+    assert f"| [{selfreg}](#the-papers-benchmarks-run-here), two of five folds" in page
 
 
 def test_the_committed_table_is_that_of_the_scores(tmp_path):
