@@ -29,7 +29,7 @@ def inspection(letter="", shift=0.0, fold="0"):
         folder=SimpleNamespace(name=f"nnUNetTrainer__Plans{letter}__2d", dataset="Dataset001_Made"),
         fold=fold, epochs=5, students={}, logging={}, weights={}, dice=0.5, given=f"results/{letter}",
         terms={term.name: term for term in BUILT_IN}, is_natural=False, scr_channels="drawn",
-        stages=dict.fromkeys(STAGES), targets=[SimpleNamespace(name=target) for target in CLASSES],
+        left_out=[], stages=dict.fromkeys(STAGES), targets=[SimpleNamespace(name=target) for target in CLASSES],
         modules={stage: stage for stage in STAGES}, chosen=SimpleNamespace(teacher=dict.fromkeys(STAGES[-1:])),
     )  # fmt: skip
     made = Inspection(model, letter)
