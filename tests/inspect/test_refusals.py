@@ -49,7 +49,7 @@ def test_what_cannot_be_inspected_ends_in_one_line_and_leaves_nothing(flat, deep
         ),
         (
             [*base, "-chk", "checkpoint_best.pth"],
-            r"fold_0 has no checkpoint_best\.pth: .*choose folds with -f, or with -chk another checkpoint; there: checkpoint_final",
+            r"no checkpoint_best\.pth; choose folds .*; there: checkpoint_final\.pth",
         ),
         ([*base, "--labels", tmp_path / "nowhere"], "nowhere is not a folder of references"),
         ([*base, "--labels", flat.images], r"has no case0\.nii\.gz; give every case a reference"),
