@@ -47,6 +47,21 @@ def test_test_a_is_printed_as_scored():
     assert f"| [{selfreg}](#the-papers-benchmarks-run-here), two of five folds" in page
 
 
+def test_the_first_fold_of_monuseg_is_printed_as_scored(tmp_path):
+    folder = RESULTS.parent / "monuseg224"
+    assert main(["leaderboard", "table", str(folder), "-o", str(tmp_path)]) == 0
+    rows = re.findall(r"^\| nnUNetTrainer.* † \| 1 \| ([\d.]+) \|", (tmp_path / "table.md").read_text(), re.MULTILINE)
+    stock, selfreg, stock_iou, selfreg_iou = rows[:4]
+    both = f"Dice {stock} (stock) and {selfreg} (SelfReg)"
+    assert f"gives {both}, foreground IoU {stock_iou} and {selfreg_iou}" in " ".join(
+        (folder / "README.md").read_text().split()
+    )
+    page = " ".join((ROOT / "documentation" / "leaderboard.md").read_text().split())
+    assert f"{both}, IoU {stock_iou} and {selfreg_iou}" in page
+    assert f"| [{selfreg}](#the-papers-benchmarks-run-here), one of five folds" in page
+    assert f"| [{selfreg_iou}](#the-papers-benchmarks-run-here), the same |" in page
+
+
 def test_the_committed_table_is_that_of_the_scores(tmp_path):
     """But for the plots, which another version of matplotlib draws otherwise."""
     assert main(["leaderboard", "table", str(RESULTS), "-o", str(tmp_path)]) == 0
