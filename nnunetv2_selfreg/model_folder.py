@@ -52,7 +52,7 @@ class ModelFolder:
             path: `nnUNet_results/DATASET/TRAINER__PLANS__CONFIGURATION`.
 
         Raises:
-            SelfRegError: The folder is not named so, or has no plans.json or dataset.json.
+            SelfRegError: The folder does not exist, is not named so, or has no plans.json or dataset.json.
         """
         path = Path(os.path.abspath(path.expanduser()))  # a link has the name that nnU-Net sees
         parts = path.name.split("__")

@@ -15,7 +15,7 @@ from nnunetv2_selfreg.networks import Modules, Stages, find_module, first_block,
 from nnunetv2_selfreg.settings import STAGES, SelfRegSettings
 
 FIRST_BLOCK = " first block"  # behind the name of its stage
-# why a stage may give none
+# why a stage may give no map
 NO_MAP = "skipped by the forward pass, in evaluation mode, or checkpointed without use_reentrant=False"
 
 

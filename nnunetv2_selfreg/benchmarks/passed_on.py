@@ -30,7 +30,7 @@ def passed_on(
         train: Names of the pictures in `Train_Folder` and `Val_Folder`.
         test: Names of the pictures in `Test_Folder`.
         name: What a picture is called; its match has the groups `part` (Train, Val or Test) and `name`.
-        write: Reads and writes a picture and its mask; as the archive's when left out.
+        write: How a picture and its mask are written; as the archive's when left out.
     """
     folders = r"(?:^|/)(?P<part>Train|Val|Test)_Folder/(?:img|(?P<label>labelcol))/"
     return replace(

@@ -182,7 +182,7 @@ def _parser(first: argparse.ArgumentParser, types: Mapping[str, type]) -> argpar
     add("--overwrite", action="store_true", help="replace plans that have the new identifier already")
     for name, type_ in types.items():
         kind: dict[str, Any] = {"nargs": "+"} if type_ is list else {"type": type_}
-        words = f"setting {name}: {option_words(name, type_)}{', or null' * (name in CLEARED)}"
+        words = f"setting {name}: {option_words(name, type_)}{', or null for the default' * (name in CLEARED)}"
         names = dict.fromkeys([_option(name), f"--{name}"])  # as the plans write it, too
         add(*names, dest=f"{KEY}.{name}", metavar="VALUE", help=words, **kind)
     return parser
