@@ -78,7 +78,16 @@ def test_an_interrupted_conversion_leaves_nothing(archive, raw):
     process = start("acdc", archive("acdc"))
     wait_for_cases(process, raw, 5)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    dropped, said = False, ""
+    for line in process.stderr:
+        if line.startswith("Exception ignored in"):  # by Python, where it fell into a destructor: press the keys again
+            dropped = True
+            process.send_signal(signal.SIGINT)
+        elif line.startswith("KeyboardInterrupt") and dropped:  # the last line of Python's report
+            dropped = False
+        elif not dropped:
+            said += line
+    process.communicate()
     assert (process.returncode, said) == (130, "nnUNetv2_selfreg convert: interrupted\n")
     assert list(raw.glob("*")) == []
 
