@@ -12,7 +12,7 @@ listing() { (cd "$venv" && find lib bin -path '*__pycache__*' -prune -o -print |
 [ -d "$venv" ] || python3 -m venv "$venv"
 # torch comes with nnU-Net in one call, so that pip chooses versions that fit together
 "$venv/bin/pip" install --quiet --no-compile "nnunetv2==$version" -c <(grep -E '^(torch|numpy|pandas|scikit|scipy)' "$project/constraints.txt")
-"$venv/bin/pip" install --quiet --no-compile pytest pytest-xdist psutil
+"$venv/bin/pip" install --quiet --no-compile pytest pytest-timeout pytest-xdist psutil
 "$venv/bin/pip" uninstall --quiet --yes nnunetv2-selfreg 2>/dev/null || true
 before=$(listing)
 "$venv/bin/pip" install --quiet "$project"

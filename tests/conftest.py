@@ -24,6 +24,9 @@ def _room(nodeid: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The room that takes longest comes first, so that no process waits for it at the end."""
     items.sort(key=lambda item: _room(item.nodeid) != "nnunet")
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 @pytest.hookimpl(optionalhook=True)

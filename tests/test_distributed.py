@@ -1,6 +1,8 @@
 """Two processes: every rank draws the same channels, and gradients are the mean of what each batch gives alone."""
 
-import socket
+import os
+import time
+from datetime import timedelta
 
 import pytest
 import torch
@@ -23,8 +25,8 @@ def criterion_of(network):
     return criterion_for(network)
 
 
-def rank_steps(rank: int, port: int, folder: str) -> None:
-    distributed.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=RANKS)
+def rank_steps(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", f"file://{folder}/meeting", timedelta(minutes=2), RANKS, rank)
     network = plain_unet(norm_op=None)
     # as nnU-Net does: DDP around the network first, then the loss with hooks on the network inside
     wrapped = DistributedDataParallel(network, find_unused_parameters=True)
@@ -36,16 +38,15 @@ def rank_steps(rank: int, port: int, folder: str) -> None:
         criterion(wrapped(images), target).backward()
         gradients.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
     torch.save((gradients, criterion._generator.get_state()), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    while not all(os.path.exists(f"{folder}/{other}.pt") for other in range(RANKS)):
+        time.sleep(0.05)  # the other may still wait for what this one sent
+    os._exit(0)  # gloo's threads can hang a process that destroys its group or ends as usual (pytorch issue 190489)
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("ranks"))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(rank_steps, (port, folder), nprocs=RANKS)
+    torch.multiprocessing.spawn(rank_steps, (folder,), nprocs=RANKS, daemon=True)  # they end with this process
     return [torch.load(f"{folder}/{rank}.pt") for rank in range(RANKS)]
 
 

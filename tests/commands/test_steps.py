@@ -184,7 +184,13 @@ def test_an_interrupted_command_is_ended(tmp_path):
         "from pathlib import Path; from nnunetv2_selfreg.commands.steps import run_command; "
         f"run_command(['python', '-c', {sleeper!r}], {{}}, Path({str(log)!r}))"
     )
-    run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # a shell's background job ignores SIGINT, and its children with it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_until(lambda: log.exists() and log.read_text().endswith("\n"))
     assert not can_lock(held)
     run.send_signal(signal.SIGINT)
