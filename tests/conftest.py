@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 _folders = tempfile.TemporaryDirectory(prefix="selfreg-tests-")
+for _name in list(os.environ):  # what a user has set up for other work
+    if _name.startswith("nnUNet_") or _name in ("SNAKEMAKE_PROFILE", "FORCE_COLOR"):
+        del os.environ[_name]
 for _name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
     os.environ[_name] = os.path.join(_folders.name, _name)
     os.mkdir(os.environ[_name])
-os.environ.pop("nnUNet_extTrainer", None)
 os.environ["nnUNet_def_n_proc"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite's processes share the cores
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait are ten times slower beside other work
@@ -25,8 +27,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The room that takes longest comes first, so that no process waits for it at the end."""
     items.sort(key=lambda item: _room(item.nodeid) != "nnunet")
     for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.timeout(3600))
+        if item.config.pluginmanager.has_plugin("timeout") and (
+            item.get_closest_marker("slow") or item.get_closest_marker("longer")
+        ):
+            item.add_marker(pytest.mark.timeout(1800))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """The cores that this process may use, which are not always all; the suite is no faster with more than four."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 4)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -222,6 +222,8 @@ def _killed(command: Callable[[], Ended], mangling: Mangling) -> Ended:
         with open(reading, encoding="utf-8") as pipe:
             error = pipe.read()
         return Ended(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), error, "")
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(120)  # a lock that another thread held at the fork would hold this process for ever
     try:
         if mangling.kind == "killed while it writes":
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from compiler import needs_a_compiler
 from networks import plain_unet, selfreg_settings
 from test_criterion import BaseLoss, batch
 
@@ -49,6 +50,7 @@ def assert_same(found, expected, relative=1e-3):
         torch.testing.assert_close(gradient, wanted, rtol=relative, atol=1e-4)
 
 
+@needs_a_compiler
 @pytest.mark.parametrize(
     ("taps", "backend"), [pytest.param("stages", "inductor", marks=pytest.mark.longer), ("first_and_last", "aot_eager")]
 )
@@ -58,6 +60,7 @@ def test_compiled_step_is_the_eager_step(taps, backend):
     assert compiled.criterion.take_means() == pytest.approx(eager.criterion.take_means(), rel=1e-4)
 
 
+@needs_a_compiler
 @pytest.mark.longer
 def test_compiled_terms_of_half_precision_maps_are_the_eager_ones():
     """The network is eager here, so both see the same rounded maps."""
@@ -72,6 +75,7 @@ def test_hooks_do_not_break_the_graph():
     assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
+@needs_a_compiler
 @pytest.mark.longer
 def test_each_gradient_is_added_where_the_backward_pass_is():
     """Between the layers around its map; at the start of the pass it would add to the peak of memory."""
@@ -137,6 +141,7 @@ def test_a_part_that_is_compiled_before_it_is_tapped_has_the_names_that_its_auth
         assert [list(modules) for modules in found] == [list(modules) for modules in expected]
 
 
+@needs_a_compiler
 def test_a_term_of_ones_own_trains_in_a_compiled_network_as_in_an_eager_one():
     """Autograd works out its gradient, inside the operator that the compiled graph calls."""
     terms = (own_term("contrast", lambda student, teacher: (student - teacher.mean()).square().mean(), 0.7),)
@@ -152,6 +157,7 @@ def test_a_term_of_ones_own_trains_in_a_compiled_network_as_in_an_eager_one():
     assert not all(torch.equal(a, b) for a, b in zip(steps[0][1], Training(False).step()[1], strict=True))
 
 
+@needs_a_compiler
 def test_pooling_compiles_for_grids_of_any_size():
     """Strides of 4, and sizes that 2 does not divide."""
     compiled = torch.compile(pooled, fullgraph=True, dynamic=True)

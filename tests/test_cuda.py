@@ -1,5 +1,7 @@
 """What only a GPU shows: AMP with the gradient scaler, compile, and steps that never wait for the host."""
 
+import gc
+
 import pytest
 import torch
 from networks import anchored, plain_unet
@@ -74,6 +76,7 @@ def test_memory_is_flat(compiled):
     step, _ = training(compiled=compiled)
     for _ in range(5):
         step()
+    gc.collect()  # networks of earlier tests
     before = torch.cuda.memory_allocated()
     for _ in range(50):
         step()
@@ -87,6 +90,7 @@ def test_peak_memory_stays_near_that_of_a_step_without_the_terms(compiled):
         step, _ = training(compiled=compiled, settings=settings)
         for _ in range(3):
             step()
+        gc.collect()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         step()

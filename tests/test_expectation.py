@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from compiler import needs_a_compiler
 from networks import plain_unet, recorded, selfreg_settings
 from test_compile import Training, assert_same
 from test_criterion import CPU, BaseLoss, batch, criterion_for
@@ -97,6 +98,7 @@ def test_nothing_is_drawn():
     assert values[0] == values[1]
 
 
+@needs_a_compiler
 @pytest.mark.longer
 def test_a_compiled_step_is_the_eager_step():
     given = {"scr_channels": "expected", "lambda_scr": 0.5}

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.utils.checkpoint
+from compiler import needs_a_compiler
 from networks import plain_unet, recorded, selfreg_settings
 from reference import semantic_consistency
 from test_taps import Checkpointed
@@ -88,7 +89,9 @@ def criterion_for(network, taps, compiled=False):
     return SelfRegCriterion(nn.MSELoss(), taps, settings, torch.device("cpu"), compiled=compiled)
 
 
-@pytest.mark.parametrize("backend", [None, "aot_eager", pytest.param("inductor", marks=pytest.mark.longer)])
+@pytest.mark.parametrize(
+    "backend", [None, "aot_eager", pytest.param("inductor", marks=[pytest.mark.longer, needs_a_compiler])]
+)
 def test_gradients_are_those_of_maps_that_are_written_out(backend):
     network, explicit = Transformer(), Transformer()
     explicit.tokens, explicit.merge = AsMaps(explicit.tokens, (4, 10)), AsMaps(explicit.merge, (2, 5))

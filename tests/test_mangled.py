@@ -101,6 +101,7 @@ def paths(name: str) -> list[str]:
     return [path for path in found if not any(part in ignored for part in path.split("/"))]
 
 
+@pytest.mark.timeout(0 if MORE else 600, method="thread")  # Hypothesis takes the other method's alarm for a failure
 @pytest.mark.parametrize("name", COMMANDS)
 def test_one_mangling_ends_right_or_changes_nothing(name: str) -> None:
     of_files = st.builds(Mangling, st.sampled_from(OF_FILES), st.sampled_from(paths(name)), st.integers(0, 999).map(

@@ -21,7 +21,8 @@ from nnunetv2_selfreg.model_folder import ModelFolder
 
 
 def refusal(capsys, *arguments):
-    assert cli.main(["inspect", *map(str, arguments)]) == 1
+    device = [] if "--device" in arguments else ["--device", "cpu"]  # a GPU's own troubles are not meant here
+    assert cli.main(["inspect", *map(str, arguments), *device]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert error[-1].startswith("nnUNetv2_selfreg inspect: ")
     return error[-1]

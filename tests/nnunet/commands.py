@@ -19,8 +19,11 @@ def start(command: str, **options) -> subprocess.Popen[str]:
 
 def run(command: str) -> str:
     """Runs one command line and returns what it printed; a failing command fails the test with its last lines."""
-    process = start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    printed, _ = process.communicate()
+    with start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            printed, _ = process.communicate()
+        finally:  # also where the test's time is over
+            process.kill()
     assert process.returncode == 0, f"{command}\n{printed[-3000:]}"
     return printed
 

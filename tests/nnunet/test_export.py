@@ -1,6 +1,7 @@
 """Trained models for people without this package."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_the_zip_installs_and_predicts_without_this_package(model, dataset, tmp_
         "'/nnUNetTrainer__SmallSelfRegSCR__2d', ('0',))\n"
         "print(type(predictor.network).__name__)\n"
     )
-    environment = {"nnUNet_results": str(results), "PATH": ""}
+    environment = os.environ | {"nnUNet_results": str(results), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip().splitlines()[-1] == "PlainConvUNet", done.stderr
 

@@ -31,10 +31,12 @@ def test_settings_and_curves_continue_without_gap_or_repeat(dataset):
     command = f"nnUNetv2_train {dataset.number} 2d 0 -tr {TRAINER} -p {plans} -device cpu"
     model = model_folder(TRAINER, plans, "2d") / "fold_0"
     process = start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log = wait_for_log(model, "Epoch 2", process)
-    time.sleep(1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        log = wait_for_log(model, "Epoch 2", process)
+        time.sleep(1)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     before = torch.load(model / "checkpoint_best.pth", weights_only=False)["logging"]
     epochs = len(before["scr"])
     assert 1 <= epochs <= 2

@@ -17,17 +17,19 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "leaderboard"))
 from see_trainers import see_trainers
 
 STUDY = Path(__file__).parents[2] / "examples" / "study"
+SNAKEFILE = shlex.quote(str(STUDY / "Snakefile"))
 
 
 @pytest.mark.longer
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
 @pytest.mark.parametrize("study", ["config.yaml", "screen.yaml"])
 def test_every_run_is_trained_once(study, tmp_path):
-    command = f"-m snakemake -s {STUDY / 'Snakefile'} -n --cores 2 --config study={STUDY / study} work={tmp_path}"
+    command = f"-m snakemake -s {SNAKEFILE} -n --cores 2 --config "
+    command += f"study={shlex.quote(str(STUDY / study))} work={tmp_path}"
     for name in ("hippocampus", "acdc"):
         (tmp_path / name).mkdir()
         command += f" {name}={tmp_path / name}"
-    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, *shlex.split(command)], capture_output=True, text=True, check=True)
     content = yaml.safe_load((STUDY / study).read_text())
     runs = content["runs"]
     expected = sum(len(run["arms"]) * len(run["folds"]) for run in runs)
@@ -100,7 +102,7 @@ def test_trainers_that_are_found_already_still_are(monkeypatch, tmp_path):
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake needs Python 3.11")
 def test_what_is_collected_is_not_trained_again(tmp_path):
     (tmp_path / "hippocampus").mkdir()
-    command = f"-m snakemake -s {STUDY / 'Snakefile'} -n --cores 2 --config study={STUDY / 'screen.yaml'} "
+    command = f"-m snakemake -s {SNAKEFILE} -n --cores 2 --config study={shlex.quote(str(STUDY / 'screen.yaml'))} "
     command += f"work={tmp_path} hippocampus={tmp_path / 'hippocampus'} missing_in={tmp_path}"
     with open(STUDY / "results" / "runs.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["dataset"] == "hippocampus_screen"]
@@ -110,7 +112,7 @@ def test_what_is_collected_is_not_trained_again(tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(there)
-    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, *shlex.split(command)], capture_output=True, text=True, check=True)
     assert re.findall(r"^train +(\d+)$", done.stdout, re.MULTILINE)[0] == "14"
     for row in there:
         model = f"{row['trainer']}__{row['plans']}__2d/fold_{row['fold']}/"
@@ -145,8 +147,8 @@ def test_what_is_collected_is_not_trained_again(tmp_path):
 def test_what_cannot_be_run_is_said(change, settings, expected, tmp_path):
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(yaml.safe_load((STUDY / "full.yaml").read_text()) | change, sort_keys=False))
-    command = f"-m snakemake -s {STUDY / 'Snakefile'} -n --cores 2 --config study={study} work={tmp_path} {settings}"
-    done = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True)
+    command = f"-m snakemake -s {SNAKEFILE} -n --cores 2 --config study={study} work={tmp_path} {settings}"
+    done = subprocess.run([sys.executable, *shlex.split(command)], capture_output=True, text=True)
     assert done.returncode == 1
     for line in expected:
         assert f"\n{line}" in done.stdout + done.stderr
