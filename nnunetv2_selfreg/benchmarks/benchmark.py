@@ -101,6 +101,7 @@ class Benchmark:
     resizable: bool = False  # whether `--size` is allowed
     instances: bool = False  # whether `--instances` is allowed
     masks: str | None = None  # which reference masks these are, where there are several
+    masks_resized: str | None = None  # and after `--size`, where that makes others of them
     layouts: "Sequence[Benchmark]" = ()  # the same benchmark in other layouts
 
 

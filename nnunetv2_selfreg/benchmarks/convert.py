@@ -201,7 +201,7 @@ def _write_dataset_json(survey: Survey, staging: Staging, training_cases: int) -
             "name": benchmark.protocol.dataset,
             "protocol": benchmark.description + resized,
             "size": size,
-            "masks": benchmark.masks,
+            "masks": (size and benchmark.masks_resized) or benchmark.masks,
             "missing": survey.missing,
             "problems": survey.problems,
             "complete": not survey.problems,

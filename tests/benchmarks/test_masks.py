@@ -14,6 +14,7 @@ from nnunetv2_selfreg.benchmarks.table import write_table
 from nnunetv2_selfreg.errors import SelfRegError
 
 PASSED_ON, POLYGONS = "masks as passed on", "masks from the XML's polygons"
+BY_INSTANCE = "masks resized by instance id"
 NAMES = {"monuseg224": TEST, "glas224": [f"testA_{n}" for n in range(1, 61)] + [f"testB_{n}" for n in range(1, 21)]}
 
 
@@ -78,9 +79,19 @@ def test_monuseg_s_two_kinds_of_masks_share_no_table(tmp_path: Path) -> None:
     assert "TCGA-21-5784-01Z-00-DX1 and TCGA-CH-5767-01Z-00-DX1, are other pictures than the archive's" in text
 
 
-def test_the_copy_of_glas_has_the_archive_s_masks(tmp_path: Path) -> None:
-    for masks in (None, PASSED_ON, "annotations of the archive"):
-        assert score(tmp_path, "glas224", masks)["protocol"] == "each fold alone, 224 x 224"
+def test_glas_s_masks_of_older_conversions_share_no_table_with_those_of_today(tmp_path: Path) -> None:
+    score(tmp_path, "glas224", BY_INSTANCE, shift=1)
+    score(tmp_path, "glas224", "annotations of the archive", shift=2)
+    found = tables(tmp_path)
+    start = "each fold alone, 224 x 224"
+    assert {protocol: dice(table, "scored") for protocol, table in found.items()} == {
+        f"{start}, {BY_INSTANCE}": [90],
+        start: [80],
+    }
+    published = [dice(table, "published") for table in found.values()]
+    assert published[0] == published[1] == [85.45, 90.93, 91.62, 91.88, 90.18, 89.71]
+    text = (tmp_path / "results" / "table.md").read_text()
+    assert text.count("Reference masks: resized by instance id, as the published loader does.") == 1
 
 
 @pytest.mark.parametrize(("masks", "learnt"), [(PASSED_ON, POLYGONS), (POLYGONS, PASSED_ON), (PASSED_ON, None)])

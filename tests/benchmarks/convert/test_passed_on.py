@@ -58,9 +58,13 @@ def test_glas_takes_the_archive_s_names(archive, raw):
         assert np.array_equal(labels, mask > 0)
 
 
-def test_archives_say_which_masks_they_hold(archive, raw):
-    convert("glas", archive("glas"))
-    assert benchmark_entry(raw / "Dataset227_GlaS")["masks"] == "annotations of the archive"
+@pytest.mark.parametrize("source", ["glas", "glas_passed_on"])
+def test_data_sets_say_which_masks_they_hold(source, archive, raw):
+    convert("glas", archive(source), "--size", 224)
+    assert benchmark_entry(raw / "Dataset228_GlaS224")["masks"] == "masks resized by instance id"
+    if source == "glas":
+        convert("glas", archive(source))
+        assert benchmark_entry(raw / "Dataset227_GlaS")["masks"] == "annotations of the archive"
 
 
 def test_monuseg_is_sorted_by_name(archive, raw, capsys):
