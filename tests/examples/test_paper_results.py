@@ -36,7 +36,7 @@ def test_other_pages_print_the_same_numbers():
     assert (
         f"The difference, {difference}, has a 95 % interval of {over_folds} over folds, and of {interval} over" in text
     )
-    assert f"| [{selfreg}](#the-papers-benchmarks-run-here), five folds" in page
+    assert f"| [{selfreg}](#the-papers-benchmarks-run-here) ({stock}), five folds" in page
 
 
 def test_test_a_is_printed_as_scored():
@@ -44,7 +44,7 @@ def test_test_a_is_printed_as_scored():
     part = (RESULTS / "table" / "table.md").read_text().partition("## GlaS test A")[2]
     stock, selfreg = re.findall(r"\| 2 \| ([\d.]+) ± ", part)[:2]
     assert f"was scored for folds 3 and 4: {stock} (stock) and {selfreg} (SelfReg)" in page
-    assert f"| [{selfreg}](#the-papers-benchmarks-run-here), two of five folds" in page
+    assert f"| [{selfreg}](#the-papers-benchmarks-run-here) ({stock}), two of five folds" in page
 
 
 def test_the_first_fold_of_monuseg_is_printed_as_scored(tmp_path):
@@ -58,8 +58,8 @@ def test_the_first_fold_of_monuseg_is_printed_as_scored(tmp_path):
     )
     page = " ".join((ROOT / "documentation" / "leaderboard.md").read_text().split())
     assert f"{both}, IoU {stock_iou} and {selfreg_iou}" in page
-    assert f"| [{selfreg}](#the-papers-benchmarks-run-here), one of five folds" in page
-    assert f"| [{selfreg_iou}](#the-papers-benchmarks-run-here), the same |" in page
+    assert f"| [{selfreg}](#the-papers-benchmarks-run-here) ({stock}), one of five folds" in page
+    assert f"| [{selfreg_iou}](#the-papers-benchmarks-run-here) ({stock_iou}), the same |" in page
 
 
 def test_the_committed_table_is_that_of_the_scores(tmp_path):
@@ -80,4 +80,4 @@ def test_every_row_that_selfreg_is_listed_with_is_named():
         for row in protocol.published
         if row.method.startswith("SelfReg") and row.metric in ("dice", "iou", "pixel_accuracy")
     }
-    assert set(re.findall(r"\b\d\d\.\d\d\b(?!\]\(#)", rows)) == listed
+    assert set(re.findall(r"\b\d\d\.\d\d\b(?!\]\(#|\),)", rows)) == listed
