@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import files, version
 from os.path import join
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,15 @@ def check_nnunet(found: str | None = None) -> None:
     found = found or version("nnunetv2")
     if Version(Version(found).base_version) < Version(OLDEST_NNUNET):
         raise SelfRegError(f"SelfReg: nnU-Net {found} is not supported; pip install 'nnunetv2>={OLDEST_NNUNET}'")
+
+
+def is_nnunets_own(trainer: type[Any]) -> bool:
+    """Whether nnU-Net brings this trainer; the place alone is no proof, as people copy their own into its folder."""
+    listed = {path.as_posix() for path in files("nnunetv2") or ()}  # of an editable checkout: no modules
+    if "nnunetv2/training/nnUNetTrainer/nnUNetTrainer.py" in listed:
+        return f"{trainer.__module__.replace('.', '/')}.py" in listed
+    parts = ("nnUNetTrainer", "variants", "primus")
+    return f"{trainer.__module__}.".startswith(tuple(f"nnunetv2.training.nnUNetTrainer.{part}." for part in parts))
 
 
 def find_variant(name: str) -> "type[nnUNetTrainer] | None":

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,30 +17,36 @@ REPLACED = ".replaced"  # what the name of an old folder ends with while the new
 LOCK = ".lock"  # the file in them that a run keeps locked as long as it lives
 
 
-def read_json(path: Path, kind: str = "JSON file") -> dict[str, Any]:
+def read_json(path: Path, kind: str = "JSON file", patience: float = 0) -> dict[str, Any]:
     """Reads a JSON file that holds a mapping.
 
     Args:
         path: The file.
         kind: What to call it in an error.
+        patience: For how many seconds it is read again while it is no JSON: somebody may be writing it.
 
     Raises:
         SelfRegError: The file cannot be read or holds something else.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SelfRegError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise SelfRegError(f"{path} is not a {kind}: {error}") from None
+    end = time.monotonic() + patience
+    while True:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            break
+        except OSError as error:
+            raise SelfRegError(f"{path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            if time.monotonic() >= end:
+                raise SelfRegError(f"{path} is not a {kind}: {error}") from None
+            time.sleep(0.1)
     if not isinstance(content, dict):
         raise SelfRegError(f"{path} is not a {kind}: it holds a {type(content).__name__}")
     return content
 
 
 def write_json(path: Path, content: Mapping[str, Any], indent: int = 2) -> None:
-    """Writes or replaces a JSON file, whole or not at all; errors as `new_file`."""
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+    """Writes or replaces a JSON file, whole or not at all, in ASCII as nnU-Net's own; errors as `new_file`."""
+    write_text(path, json.dumps(content, indent=indent) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -173,8 +173,12 @@ def _stages(name: str, value: Any) -> tuple[int | str, ...] | None:
     return tuple(sorted(value, key=lambda stage: stage if isinstance(stage, int) else -1))  # names as they stand
 
 
-def read_plans(path: Path) -> dict[str, Any]:
+def read_plans(path: Path, patience: float = 0) -> dict[str, Any]:
     """Reads a plans file.
+
+    Args:
+        path: The file.
+        patience: For how many seconds a file that is cut off is read again: nnU-Net may be writing it.
 
     Raises:
         SelfRegError: The file does not exist, cannot be read or holds something else.
@@ -182,7 +186,7 @@ def read_plans(path: Path) -> dict[str, Any]:
     if not path.is_file():
         others = sorted(other.stem for other in path.parent.glob("*.json") if other.stem not in RESERVED)
         raise SelfRegError(f"{path} does not exist; plans there: {listed(others, 20)}")
-    plans = read_json(path, "plans file")
+    plans = read_json(path, "plans file", patience)
     configurations = plans.get("configurations")
     if not isinstance(configurations, dict) or not all(isinstance(value, dict) for value in configurations.values()):
         raise SelfRegError(f"{path} is not a plans file: it has no configurations")

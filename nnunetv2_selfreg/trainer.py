@@ -7,7 +7,6 @@ Such a class is an attribute of this module, made when it is first asked for, an
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cache
 from math import isfinite, nan
@@ -24,6 +23,7 @@ from nnunetv2_selfreg.compat import (
     find_nnunet_trainer,
     find_variant,
     find_written_trainer,
+    is_nnunets_own,
     local_logging,
     unwrapped,
 )
@@ -35,8 +35,6 @@ from nnunetv2_selfreg.settings import SelfRegSettings, check_places, read_plans,
 from nnunetv2_selfreg.taps import StageTaps
 from nnunetv2_selfreg.terms import BUILT_IN, IFD, SCR, SHARE, Term
 
-# not what people copy into nnU-Net's trainer folder, where nnU-Nets before 2.8 look for it
-NNUNETS_OWN = tuple(f"nnunetv2.training.nnUNetTrainer.{part}." for part in ("nnUNetTrainer", "variants", "primus"))
 CITATION = "Zhu et al., SelfReg-UNet: Self-Regularized UNet for Medical Image Segmentation, MICCAI 2024, pp. 601-611"
 
 check_nnunet()
@@ -113,7 +111,7 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         if trained and (folder / "plans.json").is_file():
             now = self.selfreg_settings(self.plans_manager.plans, self.configuration_name)
             try:
-                earlier = self.selfreg_settings(read_plans(folder / "plans.json"), self.configuration_name)
+                earlier = self.selfreg_settings(read_plans(folder / "plans.json", patience=5), self.configuration_name)
             except SelfRegError as error:
                 raise SelfRegError(
                     f"{folder / 'plans.json'}, of what is trained there already: {error}; give these plans another name"
@@ -174,6 +172,9 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         for name in self._unknown:  # of a term that was renamed or removed: nnU-Net's plot would wait for it
             if len(logging.get(name, ())) <= self.current_epoch:
                 logging.pop(name, None)
+        for name in [name for name in self._logged if len(logging[name]) <= self.current_epoch]:
+            self.print_to_log_file(f"SelfReg: an on_train_epoch_end left out super()'s: no {name}, no check for NaN")
+            self.logger.log(name, nan, self.current_epoch)
         super().on_epoch_end()
         if self.local_rank == 0 and self._logged:
             try:
@@ -219,7 +220,7 @@ def __getattr__(name: str) -> type[nnUNetTrainerSelfReg]:
 def find_trainer(name: str) -> type[nnUNetTrainer] | None:
     """The trainer of this name, ours, nnU-Net's or one in `nnUNet_extTrainer`; None when there is none."""
     if root_name(name):
-        return getattr(sys.modules[__name__], name, None)
+        return globals().get(name) or _made_by_name(name, os.environ.get("nnUNet_extTrainer"))
     return find_nnunet_trainer(name)
 
 
@@ -230,7 +231,7 @@ def base_trainer(trainer: type[nnUNetTrainer]) -> type[nnUNetTrainer] | None:
 
 def stock_trainer(trainer: type[nnUNetTrainer]) -> type[nnUNetTrainer] | None:
     """nnU-Net's own trainer that a SelfReg trainer is made of, found everywhere; None for one without SelfReg."""
-    return next((base for base in _without_selfreg(trainer) if f"{base.__module__}.".startswith(NNUNETS_OWN)), None)
+    return next(filter(is_nnunets_own, _without_selfreg(trainer)), None)
 
 
 def _without_selfreg(trainer: type[nnUNetTrainer]) -> Iterator[type[nnUNetTrainer]]:
@@ -240,7 +241,8 @@ def _without_selfreg(trainer: type[nnUNetTrainer]) -> Iterator[type[nnUNetTraine
         yield from (base for base in others if not issubclass(base, nnUNetTrainerSelfReg))
 
 
-_looking_for: set[str] = set()
+_looking_for: set[str] = set()  # trainers/nnUNetTrainerSelfReg.py, where the search passes by, knows none of these
+_made: dict[tuple[str, tuple[type, ...]], type[nnUNetTrainerSelfReg]] = {}
 
 
 @cache
@@ -251,17 +253,16 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
         name: The name.
         external: `nnUNet_extTrainer`, whose folders are searched as well.
     """
-    if name in _looking_for:  # our own module may lie in nnUNet_extTrainer, too, and asks here
-        return None
+    root = str(root_name(name))
+    plain = STOCK + name.removeprefix(root)
+    if name in _looking_for:  # a module that the search imports builds on this name
+        return _composed(name, globals()[root], find_variant(plain))
     _looking_for.add(name)
     try:
-        root = str(root_name(name))
-        if stock := find_variant(STOCK + name.removeprefix(root)):
-            return _composed(name, globals()[root], stock)
         written: type[nnUNetTrainerSelfReg] | None = find_written_trainer(name) or find_variant(name)
-        if written is not None:
+        if written is not None:  # before what could be composed: nobody can know which names those are
             return written
-        if stock := find_written_trainer(STOCK + name.removeprefix(root)):
+        if stock := find_variant(plain) or find_written_trainer(plain):
             return _composed(name, globals()[root], stock)
         # nnUNetTrainerSelfRegMine_5epochs is somebody's nnUNetTrainerSelfRegMine with nnUNetTrainer_5epochs
         parts = name.split("_")
@@ -272,17 +273,16 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
                 continue
             if stock := find_variant(ending) or find_written_trainer(ending):
                 return _composed(name, mixin, stock, is_ending=True)
-        stock = find_nnunet_trainer(STOCK + name.removeprefix(root))
-        return _composed(name, globals()[root], stock) if stock else None
+        return _composed(name, globals()[root], find_nnunet_trainer(plain))
     finally:
         _looking_for.discard(name)
 
 
 def _composed(
-    name: str, mixin: type[nnUNetTrainerSelfReg], stock: type[nnUNetTrainer], is_ending: bool = False
+    name: str, mixin: type[nnUNetTrainerSelfReg], stock: type[nnUNetTrainer] | None, is_ending: bool = False
 ) -> type[nnUNetTrainerSelfReg] | None:
     """SelfReg before the stock trainer; an ending before the mixin, to have the last word, unless it hides a method."""
-    if issubclass(stock, nnUNetTrainerSelfReg):
+    if stock is None or issubclass(stock, nnUNetTrainerSelfReg):
         return None
     bases = mixin, stock
     content: dict[str, Any] = {"__module__": __name__, "__doc__": f"{stock.__name__} with {mixin.__name__}."}
@@ -291,7 +291,7 @@ def _composed(
             bases = stock, mixin
         if base_trainer(mixin) is not nnUNetTrainer:
             content["_ending"] = frozenset(stock.__mro__) - frozenset(mixin.__mro__)
-    return type(name, bases, content)
+    return _made.setdefault((name, bases), type(name, bases, content))
 
 
 def _methods(trainer: type[nnUNetTrainer]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Two processes: every rank draws the same channels, and gradients are the mean of what each batch gives alone."""
+"""Two processes, eager and compiled: every rank draws the same channels, and gradients are the mean of what each batch gives alone."""
 
 import os
 import time
@@ -11,7 +11,10 @@ from networks import plain_unet
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_selfreg.compat import compile_with_hooks
+
 RANKS, STEPS = 2, 3
+FEATURES = (16, 64, 256)  # 4 MB: more than one of DDP's buckets, between which a compiled graph is parted
 
 
 def images_of(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,12 +28,15 @@ def criterion_of(network):
     return criterion_for(network)
 
 
-def rank_steps(rank: int, folder: str) -> None:
+def rank_steps(rank: int, folder: str, compiled: bool) -> None:
     distributed.init_process_group("gloo", f"file://{folder}/meeting", timedelta(minutes=2), RANKS, rank)
-    network = plain_unet(norm_op=None)
-    # as nnU-Net does: DDP around the network first, then the loss with hooks on the network inside
-    wrapped = DistributedDataParallel(network, find_unused_parameters=True)
-    criterion = criterion_of(wrapped.module)
+    network = plain_unet(norm_op=None, features=FEATURES)
+    # as nnU-Net does: DDP around the (compiled) network first, then the loss with hooks on the network inside
+    called = torch.compile(network, backend="aot_eager") if compiled else network
+    wrapped = DistributedDataParallel(called, find_unused_parameters=not compiled)
+    if compiled:
+        compile_with_hooks()
+    criterion = criterion_of(network)
     gradients = []
     for step in range(STEPS):
         images, target = images_of(rank, step)
@@ -43,10 +49,10 @@ def rank_steps(rank: int, folder: str) -> None:
     os._exit(0)  # gloo's threads can hang a process that destroys its group or ends as usual (pytorch issue 190489)
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["eager", "compiled"])
+def ranks(request, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("ranks"))
-    torch.multiprocessing.spawn(rank_steps, (folder,), nprocs=RANKS, daemon=True)  # they end with this process
+    torch.multiprocessing.spawn(rank_steps, (folder, request.param), nprocs=RANKS, daemon=True)  # they end with this process
     return [torch.load(f"{folder}/{rank}.pt") for rank in range(RANKS)]
 
 
@@ -57,7 +63,7 @@ def test_ranks_draw_the_same_channels(ranks):
 def test_gradients_are_the_mean_of_what_each_batch_gives_alone(ranks):
     alone = []
     for rank in range(RANKS):
-        network = plain_unet(norm_op=None)
+        network = plain_unet(norm_op=None, features=FEATURES)
         criterion = criterion_of(network)
         steps = []
         for step in range(STEPS):

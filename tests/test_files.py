@@ -6,11 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import copy_files, new_file, new_folder, write_json
+from nnunetv2_selfreg.files import copy_files, new_file, new_folder, read_json, write_json
 
 WRITER = """
 import sys, time
@@ -84,6 +85,16 @@ def test_what_a_living_run_writes_is_left_alone(writer, tmp_path):
     write_something(tmp_path)
     assert before.items() <= {path: path.stat().st_ino for path in tmp_path.rglob("*")}.items()
     assert len(names(tmp_path)) == 3
+
+
+def test_a_file_that_is_being_written_is_read_when_it_is_whole(tmp_path):
+    path = tmp_path / "plans.json"
+    path.write_text('{"a": ')
+    with pytest.raises(SelfRegError, match="is not a plans file"):
+        read_json(path, "plans file", patience=0.3)
+    writer = threading.Timer(0.3, path.write_text, ['{"a": 1}'])
+    writer.start()
+    assert read_json(path, "plans file", patience=30) == {"a": 1}
 
 
 def test_many_runs_side_by_side_do_not_hinder_each_other(tmp_path):

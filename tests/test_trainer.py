@@ -161,6 +161,7 @@ class nnUNetTrainer_ce(nnUNetTrainerCELoss): pass
 class nnUNetTrainerSelfRegLoss(nnUNetTrainerSelfReg, nnUNetTrainerCELoss): pass
 class nnUNetTrainerSelfRegTen(nnUNetTrainerSelfReg_10epochs): pass
 class nnUNetTrainerSelfRegLong_10epochs(nnUNetTrainerSelfReg_10epochs): pass
+class nnUNetTrainerSelfRegDiceLoss(nnUNetTrainerSelfReg): pass
 """
 
 
@@ -187,6 +188,9 @@ def external(tmp_path, monkeypatch):
         ("nnUNetTrainerSelfRegTheirSlow_1epoch", "nnUNetTrainerTheirSlow", "nnUNetTrainer"),
         ("nnUNetTrainerSelfRegTheirs_4steps", "nnUNetTrainerTheirs_4steps", "nnUNetTrainerCELoss"),
         ("nnUNetTrainerSelfReg_100epochs", "nnUNetTrainer_100epochs", "nnUNetTrainer_100epochs"),
+        # of a name that could be composed; and what the module itself builds on
+        ("nnUNetTrainerSelfRegDiceLoss", "nnUNetTrainer", "nnUNetTrainer"),
+        ("nnUNetTrainerSelfReg_10epochs", "nnUNetTrainer_10epochs", "nnUNetTrainer_10epochs"),
         ("nnUNetTrainerTheirs", None, None),
         ("nnUNetTrainer", None, None),
     ],
@@ -229,9 +233,11 @@ def test_a_selfreg_trainer_among_nnunets_variants_is_found(monkeypatch):
     assert issubclass(trainer.find_trainer("nnUNetTrainerSelfRegAmong_5epochs"), mine)
 
 
-def test_a_trainer_in_nnunets_folder_that_is_not_nnunets_is_no_stock_trainer():
+@pytest.mark.parametrize("place", ["my_trainer", "variants.my_trainer"])
+def test_a_trainer_in_nnunets_folder_that_is_not_nnunets_is_no_stock_trainer(place):
     """Where people copied their trainers before nnU-Net 2.8: `find_trainer` imports them as modules of nnU-Net."""
-    theirs = type("nnUNetTrainerTheirs", (nnUNetTrainer,), {"__module__": "nnunetv2.training.nnUNetTrainer.my_trainer"})
+    module = f"nnunetv2.training.nnUNetTrainer.{place}"
+    theirs = type("nnUNetTrainerTheirs", (nnUNetTrainer,), {"__module__": module})
     found = type("nnUNetTrainerSelfRegTheirs", (trainer.nnUNetTrainerSelfReg, theirs), {})
     assert (trainer.base_trainer(found), trainer.stock_trainer(found)) == (theirs, nnUNetTrainer)
 
@@ -241,6 +247,9 @@ def test_nnunets_own_search_finds_a_selfreg_trainer_that_somebody_wrote(external
 
     for name in ("nnUNetTrainerSelfRegMine", "nnUNetTrainerSelfRegLong_10epochs", "nnUNetTrainerSelfRegMine_5epochs"):
         assert recursive_find_trainer_class_by_name(name).__name__ == name
+    written = recursive_find_trainer_class_by_name("nnUNetTrainerSelfRegDiceLoss")
+    assert written.__module__ == "my_trainers"  # not the one that could be composed
+    assert trainer.find_trainer("nnUNetTrainerSelfRegTen").__base__ is trainer.nnUNetTrainerSelfReg_10epochs
 
 
 def test_a_trainer_in_nnunets_own_folder_is_found(monkeypatch, tmp_path):
@@ -256,6 +265,15 @@ def test_a_trainer_in_nnunets_own_folder_is_found(monkeypatch, tmp_path):
     finally:
         folder.remove(str(tmp_path))
         trainer._made_by_name.cache_clear()
+
+
+def test_a_trainer_that_breaks_on_its_import_is_not_taken_for_none(monkeypatch, tmp_path):
+    if not hasattr(importlib.import_module("nnunetv2.paths"), "nnUNet_extTrainer"):
+        pytest.skip("nnUNet_extTrainer came with nnU-Net 2.8")
+    (tmp_path / "broken.py").write_text("import math; math.gone")
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    with pytest.raises(AttributeError, match="module 'math' has no attribute 'gone'"):
+        trainer.find_trainer("nnUNetTrainerSelfRegBroken")
 
 
 def test_selfreg_with_one_term_has_that_term_whatever_others_there_are():

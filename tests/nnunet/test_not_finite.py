@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_selfreg.criterion import NonFinite
 
@@ -66,6 +67,15 @@ def test_a_rank_without_a_finite_step_ends_the_epoch_whatever_the_others_say(tra
     trainer.is_ddp, trainer.grad_scaler = True, torch.GradScaler("cpu")
     with pytest.raises(RuntimeError, match=r"iteration 0, first at encoder\.stages\.2"):
         trainer.on_train_epoch_end([{"loss": np.float32(0.5)}])
+
+
+def test_an_override_that_leaves_out_ours_is_said_and_the_curves_go_on(trainer, monkeypatch, capsys):
+    monkeypatch.setattr(type(trainer), "on_train_epoch_end", nnUNetTrainer.on_train_epoch_end)
+    trainer.run_training()
+    assert capsys.readouterr().out.count("SelfReg: an on_train_epoch_end left out super()'s: no scr, no check") == 2
+    logging = getattr(trainer.logger, "local_logger", trainer.logger).my_fantastic_logging
+    assert {name: len(values) for name, values in logging.items()} == dict.fromkeys(logging, 2)
+    assert all(map(math.isnan, logging["scr"]))
 
 
 def test_a_picture_that_cannot_be_written_does_not_end_the_training(trainer, monkeypatch, capsys):
