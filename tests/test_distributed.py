@@ -1,4 +1,4 @@
-"""Two processes, eager and compiled: every rank draws the same channels, and gradients are the mean of what each batch gives alone."""
+"""Two processes, eager and compiled: each rank draws the same channels, and gradients are those of each batch alone."""
 
 import os
 import time
@@ -52,7 +52,9 @@ def rank_steps(rank: int, folder: str, compiled: bool) -> None:
 @pytest.fixture(scope="module", params=[False, True], ids=["eager", "compiled"])
 def ranks(request, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("ranks"))
-    torch.multiprocessing.spawn(rank_steps, (folder, request.param), nprocs=RANKS, daemon=True)  # they end with this process
+    torch.multiprocessing.spawn(
+        rank_steps, (folder, request.param), nprocs=RANKS, daemon=True
+    )  # they end with this process
     return [torch.load(f"{folder}/{rank}.pt") for rank in range(RANKS)]
 
 

@@ -30,6 +30,7 @@ TITLES = {
     "acdc": "ACDC, 2d",
     "acdc_10": "ACDC, 2d, 10 training patients",
     "glas224": "GlaS at 224 x 224, 2d",
+    "monuseg224": "MoNuSeg at 224 x 224, 2d",
     "hippocampus_3d": "Hippocampus, 3d_fullres",
 }
 ARMS = (STOCK, PRIMARY, "scr", "ifd")

@@ -15,6 +15,7 @@ from nnunetv2_selfreg.comparison import MEAN, compare
 
 RULE, METRIC = "published", "dice"
 METHOD, BASELINE = "SelfReg-UNet", "U-Net"  # as the paper's rows are named
+NETWORKS = {"nnUNetTrainerSelfReg_4000steps": [], "nnUNetTrainerSelfRegPlain_4000steps": ["plain U-Net"]}
 FORMS = {  # the arms of screen.yaml and seeds.yaml
     "selfreg": "SelfReg, as published",
     "scr_expected": "SCR in its expected form",
@@ -112,8 +113,8 @@ def of_paper(folder: Path) -> list[dict[str, Any]]:
             mine, other = (arm.of(RULE, METRIC, pair.runs) for arm in (pair.selfreg, pair.stock))
             found = compare(mine, other, section.definition.classes, METRICS[METRIC].margin)
             title = TITLES.get(section.benchmark, f"{section.definition.title}, {section.protocol}")
-            arm = [pair.selfreg.trainer] if len(section.pairs) > 1 else []
-            label = "; ".join([title, ", ".join([*arm, "test images", *pair.incomplete])])
+            network = NETWORKS.get(pair.selfreg.trainer, [pair.selfreg.trainer])
+            label = "; ".join([title, ", ".join([*network, "test images", *pair.incomplete])])
             over_cases, over_folds = found.over_cases.loc[MEAN].to_dict(), found.over_folds.loc[MEAN].to_dict()
             row = _row(label, over_cases, over_folds, found.by_run[MEAN].tolist())
             rows.append(row | {"reported": _reported(section)})
