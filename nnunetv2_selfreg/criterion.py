@@ -136,7 +136,8 @@ class SelfRegCriterion(nn.Module):
         loss: Tensor = self.stock(output, target, *others, **named)
         if features is None and loss.requires_grad:
             raise SelfRegError(
-                f"SelfReg: no feature map reached the loss in a training step ({NO_MAP}); train without SelfReg"
+                f"SelfReg: no feature map reached the loss in a training step ({NO_MAP}, or this is a second loss of "
+                "one forward pass); train without SelfReg"
             )
         if added is None:
             return loss

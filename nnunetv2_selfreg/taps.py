@@ -16,8 +16,7 @@ from nnunetv2_selfreg.settings import STAGES, SelfRegSettings
 
 FIRST_BLOCK = " first block"  # behind the name of its stage
 # why a stage may give no map
-NO_MAP = """skipped by the forward pass, in evaluation mode, checkpointed without use_reentrant=False, or the loss was \
-called twice for one forward pass"""
+NO_MAP = "skipped by the forward pass, in evaluation mode, or checkpointed without use_reentrant=False"
 
 
 class ChosenStages(NamedTuple):
