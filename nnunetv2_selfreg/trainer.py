@@ -140,8 +140,7 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         super().on_train_epoch_end(train_outputs)
         non_finite, means = self.loss.non_finite(), self.loss.take_means()
         if non_finite is None and self.grad_scaler is None:  # steps without terms, or a fault in nnU-Net's loss alone
-            losses = (float(output["loss"]) for output in train_outputs)
-            bad = next((number for number, loss in enumerate(losses) if not isfinite(loss)), None)
+            bad = next((number for number, output in enumerate(train_outputs) if not isfinite(output["loss"])), None)
             non_finite = None if bad is None else NonFinite([], bad, False, "the loss")
         if self.is_ddp:
             ranks: list[Any] = [None] * dist.get_world_size()
@@ -172,9 +171,10 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         for name in self._unknown:  # of a term that was renamed or removed: nnU-Net's plot would wait for it
             if len(logging.get(name, ())) <= self.current_epoch:
                 logging.pop(name, None)
-        for name in [name for name in self._logged if len(logging[name]) <= self.current_epoch]:
-            self.print_to_log_file(f"SelfReg: an on_train_epoch_end left out super()'s: no {name}, no check for NaN")
-            self.logger.log(name, nan, self.current_epoch)
+        if missing := [name for name in self._logged if len(logging[name]) <= self.current_epoch]:
+            self.print_to_log_file("SelfReg: an on_train_epoch_end left out super()'s: no curves, no check for NaN")
+            for name in missing:
+                self.logger.log(name, nan, self.current_epoch)
         super().on_epoch_end()
         if self.local_rank == 0 and self._logged:
             try:

@@ -27,9 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The room that takes longest comes first, so that no process waits for it at the end."""
     items.sort(key=lambda item: _room(item.nodeid) != "nnunet")
     for item in items:
-        if item.config.pluginmanager.has_plugin("timeout") and (
-            item.get_closest_marker("slow") or item.get_closest_marker("longer")
-        ):
+        if item.get_closest_marker("slow") or item.get_closest_marker("longer"):
             item.add_marker(pytest.mark.timeout(1800))
 
 
@@ -37,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """The cores that this process may use, which are not always all; the suite is no faster with more than four."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 4)
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", min(cores, 4)))
 
 
 @pytest.hookimpl(optionalhook=True)

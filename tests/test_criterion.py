@@ -233,6 +233,16 @@ def test_a_training_step_without_features_is_an_error():
         criterion(output, target)
 
 
+def test_a_second_loss_of_one_forward_pass_is_named_among_the_reasons():
+    network = plain_unet()
+    criterion = criterion_for(network)
+    images, target = batch()
+    output = network(images)
+    criterion(output, target)
+    with pytest.raises(SelfRegError, match="this is a second loss of one forward pass"):
+        criterion(output, target)
+
+
 def test_means_are_over_the_steps_since_the_last_call():
     network = plain_unet()
     criterion = criterion_for(network)

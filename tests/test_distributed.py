@@ -1,4 +1,4 @@
-"""Two processes, eager and compiled: each rank draws the same channels, and gradients are those of each batch alone."""
+"""Two processes, the network eager and compiled: the same channels on each, and the gradients of each batch alone."""
 
 import os
 import time

@@ -97,6 +97,12 @@ def test_a_file_that_is_being_written_is_read_when_it_is_whole(tmp_path):
     assert read_json(path, "plans file", patience=30) == {"a": 1}
 
 
+def test_json_is_ascii_as_nnunets_own(tmp_path):
+    write_json(tmp_path / "plans.json", {"dataset_name": "Dataset010_Köpfe"})
+    assert (tmp_path / "plans.json").read_bytes().isascii()
+    assert read_json(tmp_path / "plans.json") == {"dataset_name": "Dataset010_Köpfe"}
+
+
 def test_many_runs_side_by_side_do_not_hinder_each_other(tmp_path):
     program = """
 import sys

@@ -15,7 +15,10 @@ from nnunetv2_selfreg.comparison import MEAN, compare
 
 RULE, METRIC = "published", "dice"
 METHOD, BASELINE = "SelfReg-UNet", "U-Net"  # as the paper's rows are named
-NETWORKS = {"nnUNetTrainerSelfReg_4000steps": [], "nnUNetTrainerSelfRegPlain_4000steps": ["plain U-Net"]}
+NETWORKS = {
+    "nnUNetTrainerSelfReg_4000steps": [],
+    "nnUNetTrainerSelfRegPlain_4000steps": ["plain U-Net"],
+}  # as published
 FORMS = {  # the arms of screen.yaml and seeds.yaml
     "selfreg": "SelfReg, as published",
     "scr_expected": "SCR in its expected form",
@@ -97,7 +100,7 @@ def _form(dataset: str, name: str, compared: Sequence[Mapping[str, Any]]) -> dic
 
 
 def of_paper(folder: Path) -> list[dict[str, Any]]:
-    """Each SelfReg arm of the paper's benchmarks, on the runs that stock has, too.
+    """Each arm of the paper's benchmarks with SelfReg as published, on the runs that stock has, too.
 
     Args:
         folder: What `leaderboard score` wrote to.
@@ -110,11 +113,12 @@ def of_paper(folder: Path) -> list[dict[str, Any]]:
         if METRIC not in section.definition.metrics[RULE]:
             continue
         for pair in section.pairs:
+            if pair.selfreg.trainer not in NETWORKS or "alone" not in section.protocol:  # another form; an ensemble
+                continue
             mine, other = (arm.of(RULE, METRIC, pair.runs) for arm in (pair.selfreg, pair.stock))
             found = compare(mine, other, section.definition.classes, METRICS[METRIC].margin)
             title = TITLES.get(section.benchmark, f"{section.definition.title}, {section.protocol}")
-            network = NETWORKS.get(pair.selfreg.trainer, [pair.selfreg.trainer])
-            label = "; ".join([title, ", ".join([*network, "test images", *pair.incomplete])])
+            label = "; ".join([title, ", ".join([*NETWORKS[pair.selfreg.trainer], "test images", *pair.incomplete])])
             over_cases, over_folds = found.over_cases.loc[MEAN].to_dict(), found.over_folds.loc[MEAN].to_dict()
             row = _row(label, over_cases, over_folds, found.by_run[MEAN].tolist())
             rows.append(row | {"reported": _reported(section)})

@@ -72,7 +72,7 @@ def test_a_rank_without_a_finite_step_ends_the_epoch_whatever_the_others_say(tra
 def test_an_override_that_leaves_out_ours_is_said_and_the_curves_go_on(trainer, monkeypatch, capsys):
     monkeypatch.setattr(type(trainer), "on_train_epoch_end", nnUNetTrainer.on_train_epoch_end)
     trainer.run_training()
-    assert capsys.readouterr().out.count("SelfReg: an on_train_epoch_end left out super()'s: no scr, no check") == 2
+    assert capsys.readouterr().out.count("SelfReg: an on_train_epoch_end left out super()'s: no curves") == 2
     logging = getattr(trainer.logger, "local_logger", trainer.logger).my_fantastic_logging
     assert {name: len(values) for name, values in logging.items()} == dict.fromkeys(logging, 2)
     assert all(map(math.isnan, logging["scr"]))

@@ -42,7 +42,8 @@ def test_the_readme_says_what_the_results_are():
 
 def scores_of_paper(protocol, plans):
     """Dice in points by fold (rows), picture and arm, straight from the committed files."""
-    table = pd.concat(pd.read_csv(path) for path in PAPER.glob(f"{protocol}__*__{plans}__*.csv"))
+    paths = PAPER.glob(f"{protocol}__*__nnUNetTrainer*_4000steps__{plans}__2d__?.csv")
+    table = pd.concat(pd.read_csv(path) for path in paths if "Decorrelation" not in path.name)
     table = table[(table["rule"] == "published") & (table["metric"] == "dice")]
     arm = table["trainer"].str.contains("SelfReg").map({True: "selfreg", False: "stock"})
     return 100 * table.assign(arm=arm).pivot(index="fold", columns=["arm", "case"], values="value").dropna()
@@ -164,9 +165,10 @@ def said():
         "on MoNuSeg there is a hint of one, half a point": monuseg["over_folds"]["low"] < 0
         and 0.45 < monuseg["difference"] < 0.55,
         "Four of five pairs are higher": sorted(each > 0 for each in monuseg["each_run"]) == [False] + 4 * [True],
-        "The interval over images leaves 0 out, the one over folds just holds it": monuseg["over_cases"]["low"] > 0
-        and -0.1 < monuseg["over_folds"]["low"] < 0,
-        f"The paper reports {monuseg['reported']:.1f} points": True,
+        "The interval over images leaves 0 out, the one over folds does not": monuseg["over_cases"]["low"] > 0
+        and monuseg["over_folds"]["low"] < 0,
+        f"The {monuseg['reported']:.1f} points that the paper reports lie outside both": monuseg["reported"]
+        > max(monuseg["over_cases"]["high"], monuseg["over_folds"]["high"]),
         "Few pairs, but none differs by a point": glas["runs"] <= 5 and max(map(abs, glas["each_run"])) < 1,
         "far from that gain": max(glas_ends) < glas["reported"] / 4,
         f"{glas['stock'] - baseline:.1f} points above the U-Net": True,
@@ -199,7 +201,7 @@ def said():
         and {row["runs"] for row in forms.values() if row["name"] != "Stock again"} == {10}
         and len(others) == 5,
         f"decorrelation, gained {fresh['difference']:.1f} points on Hippocampus**, in fifteen fresh pairs": True,
-        f"a loss that makes channels differ, gains {fresh['difference']:.1f} points in such trainings": True,
+        f"on Hippocampus, in 50 epochs of 50 steps: {fresh['difference']:.1f} points more": True,
         "the interval over folds leaves 0 out, too": fresh["over_folds"]["low"] > 0,
         "all fifteen fresh pairs are higher": fresh["runs"] == 15 and min(fresh["each_run"]) > 0,
         "They ended at the first look, after 15 of at most 35 pairs, with p below the 0.001": fresh["settled"]
