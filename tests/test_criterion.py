@@ -29,9 +29,9 @@ class BaseLoss(torch.nn.Module):
         return sum(torch.nn.functional.cross_entropy(part, target) for part in output[:1])
 
 
-def criterion_for(network, seed=0, **settings):
+def criterion_for(network, seed=0, compiled=False, **settings):
     chosen = selfreg_settings(**settings)
-    return SelfRegCriterion(BaseLoss(), StageTaps(network, chosen), chosen, CPU, seed=seed)
+    return SelfRegCriterion(BaseLoss(), StageTaps(network, chosen), chosen, CPU, seed=seed, compiled=compiled)
 
 
 def total(criterion, features):

@@ -1,4 +1,4 @@
-"""Two processes, the network eager and compiled: the same channels on each, and the gradients of each batch alone."""
+"""Two processes, eager and compiled: the same channels on each, and the gradients of each batch alone."""
 
 import os
 import time
@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.multiprocessing
+from compiler import needs_a_compiler
 from networks import plain_unet
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
@@ -22,10 +23,10 @@ def images_of(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(2, 1, 16, 16, generator=generator), torch.randint(3, (2, 16, 16), generator=generator)
 
 
-def criterion_of(network):
+def criterion_of(network, compiled=False):
     from test_criterion import criterion_for
 
-    return criterion_for(network)
+    return criterion_for(network, compiled=compiled)
 
 
 def rank_steps(rank: int, folder: str, compiled: bool) -> None:
@@ -36,7 +37,7 @@ def rank_steps(rank: int, folder: str, compiled: bool) -> None:
     wrapped = DistributedDataParallel(called, find_unused_parameters=not compiled)
     if compiled:
         compile_with_hooks()
-    criterion = criterion_of(network)
+    criterion = criterion_of(network, compiled)
     gradients = []
     for step in range(STEPS):
         images, target = images_of(rank, step)
@@ -49,7 +50,11 @@ def rank_steps(rank: int, folder: str, compiled: bool) -> None:
     os._exit(0)  # gloo's threads can hang a process that destroys its group or ends as usual (pytorch issue 190489)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["eager", "compiled"])
+@pytest.fixture(
+    scope="module",
+    params=[False, pytest.param(True, marks=[pytest.mark.longer, needs_a_compiler])],
+    ids=["eager", "compiled"],
+)
 def ranks(request, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("ranks"))
     torch.multiprocessing.spawn(
