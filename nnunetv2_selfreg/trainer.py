@@ -241,7 +241,7 @@ def _without_selfreg(trainer: type[nnUNetTrainer]) -> Iterator[type[nnUNetTraine
         yield from (base for base in others if not issubclass(base, nnUNetTrainerSelfReg))
 
 
-_looking_for: set[str] = set()  # trainers/nnUNetTrainerSelfReg.py, where the search passes by, knows none of these
+_looking_for: set[str] = set()  # names that are being searched; trainers/nnUNetTrainerSelfReg.py answers none of them
 _made: dict[tuple[str, tuple[type, ...]], type[nnUNetTrainerSelfReg]] = {}
 
 

@@ -15,10 +15,10 @@ from nnunetv2_selfreg.comparison import MEAN, compare
 
 RULE, METRIC = "published", "dice"
 METHOD, BASELINE = "SelfReg-UNet", "U-Net"  # as the paper's rows are named
-NETWORKS = {
+NETWORKS = {  # of the arms with SelfReg as published, where it is not nnU-Net's own
     "nnUNetTrainerSelfReg_4000steps": [],
     "nnUNetTrainerSelfRegPlain_4000steps": ["plain U-Net"],
-}  # as published
+}
 FORMS = {  # the arms of screen.yaml and seeds.yaml
     "selfreg": "SelfReg, as published",
     "scr_expected": "SCR in its expected form",

@@ -94,6 +94,11 @@ def test_glas_s_masks_of_older_conversions_share_no_table_with_those_of_today(tm
     assert text.count("Reference masks: resized by instance id, as the published loader does.") == 1
 
 
+def test_older_conversions_of_glas_are_of_one_kind(tmp_path: Path) -> None:
+    for masks in (None, PASSED_ON, "annotations of the archive"):
+        assert score(tmp_path, "glas224", masks)["protocol"] == "each fold alone, 224 x 224"
+
+
 @pytest.mark.parametrize(("masks", "learnt"), [(PASSED_ON, POLYGONS), (POLYGONS, PASSED_ON), (PASSED_ON, None)])
 def test_a_model_is_scored_on_the_masks_that_it_was_trained_on(masks: str, learnt: str | None, tmp_path: Path) -> None:
     with pytest.raises(

@@ -49,8 +49,11 @@ def assert_conclusion_fits(done: "subprocess.CompletedProcess[str]") -> None:
 def test_this_installation(tmp_path: Path) -> None:
     for name in FOLDERS:
         (tmp_path / name).mkdir()
-    done = python("-m", "nnunetv2_selfreg.cli", "doctor", **{name: str(tmp_path / name) for name in FOLDERS})
-    assert "Traceback" not in done.stderr
+    environment = {name: str(tmp_path / name) for name in FOLDERS} | {
+        "PYTHONWARNINGS": "ignore"
+    }  # torch's on old drivers
+    done = python("-m", "nnunetv2_selfreg.cli", "doctor", **environment)
+    assert done.stderr == ""
     found = statuses(done.stdout)
     fine = ["nnunetv2-selfreg", "nnunetv2", "torch", "dynamic-network-architectures", "batchgenerators", "trainers"]
     assert {name: found[name] for name in [*fine, *FOLDERS]} == dict.fromkeys([*fine, *FOLDERS], "ok")

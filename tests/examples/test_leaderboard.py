@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -354,7 +355,8 @@ def kill_when(condition: Callable[[], bool], run: list[str], folder: Path) -> No
             assert process.poll() is None, log.read_text()[-3000:]
             time.sleep(0.1)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     subprocess.run([*run, "--unlock"], cwd=folder, capture_output=True, check=True)
 

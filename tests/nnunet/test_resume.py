@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -90,6 +91,9 @@ def test_other_settings_than_those_of_the_models_folder_are_refused(trainer, dat
     (tmp_path / "fold_0" / "checkpoint_best.pth").touch()
     (tmp_path / "fold_1" / "checkpoint_final.pth").touch()
     trainer._check_earlier_folds()  # the same settings
+    (tmp_path / "plans.json").write_text(json.dumps(plans)[:-100])
+    threading.Timer(0.5, (tmp_path / "plans.json").write_text, [json.dumps(plans)]).start()
+    trainer._check_earlier_folds()  # while another fold writes them
     plans["configurations"]["2d"]["selfreg"] = {"lambda_scr": 0.1}
     (tmp_path / "plans.json").write_text(json.dumps(plans))
     with pytest.raises(SelfRegError, match=r"with lambda_scr 0\.1,.* and these plans say lambda_scr 0\.015,"):
