@@ -49,9 +49,8 @@ def assert_conclusion_fits(done: "subprocess.CompletedProcess[str]") -> None:
 def test_this_installation(tmp_path: Path) -> None:
     for name in FOLDERS:
         (tmp_path / name).mkdir()
-    environment = {name: str(tmp_path / name) for name in FOLDERS} | {
-        "PYTHONWARNINGS": "ignore"
-    }  # torch's on old drivers
+    environment = {name: str(tmp_path / name) for name in FOLDERS}
+    environment["PYTHONWARNINGS"] = "ignore"  # torch's, of an old driver
     done = python("-m", "nnunetv2_selfreg.cli", "doctor", **environment)
     assert done.stderr == ""
     found = statuses(done.stdout)
