@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; the process's own when left out.
 
     Returns:
-        The exit code: 0 when all is well, 1 when the command found something wrong, 2 for unusable arguments.
+        The exit code: 0 when all is well, 1 when the command found something wrong, 2 for unusable arguments, 130
+        when it was interrupted.
     """
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_selfreg",

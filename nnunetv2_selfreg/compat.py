@@ -4,7 +4,7 @@ import inspect
 import os
 import pkgutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from importlib.metadata import files, version
 from os.path import join
@@ -54,15 +54,21 @@ def find_variant(name: str) -> "type[nnUNetTrainer] | None":
     return nnUNetTrainer if name == nnUNetTrainer.__name__ else _find_in_nnunet(name, "variants")
 
 
-def find_nnunet_trainer(name: str) -> "type[nnUNetTrainer] | None":
-    """Finds a trainer where nnU-Net looks for it: in its own trainer folder and in `nnUNet_extTrainer`.
+def find_nnunet_trainer(name: str, everywhere: bool = True) -> "type[nnUNetTrainer] | None":
+    """Finds a trainer where nnU-Net looks for it, in its order: in its own trainer folder, then in `nnUNet_extTrainer`.
 
-    nnU-Net's other sub-packages come last: importing them takes seconds, and fails where torchvision does not fit.
+    Of nnU-Net's sub-packages all but `variants` come last: importing them takes seconds, and fails where torchvision
+    does not fit.
+
+    Args:
+        name: The trainer's name.
+        everywhere: Whether they are searched at all.
 
     Returns:
         The class; None if there is none of this name.
     """
-    return find_variant(name) or find_written_trainer(name) or _find_in_nnunet(name)
+    found = _find_directly(name) or find_variant(name) or find_external_trainer(name)
+    return found or (_find_in_nnunet(name) if everywhere else None)
 
 
 def _find_in_nnunet(name: str, *sub_package: str) -> "type[nnUNetTrainer] | None":
@@ -76,8 +82,8 @@ def _find_in_nnunet(name: str, *sub_package: str) -> "type[nnUNetTrainer] | None
     return found
 
 
-def find_written_trainer(name: str) -> "type[nnUNetTrainer] | None":
-    """Finds a trainer that somebody put directly into nnU-Net's trainer folder, or into `nnUNet_extTrainer`."""
+def _find_directly(name: str) -> "type[nnUNetTrainer] | None":
+    """Finds a trainer in the modules that lie directly in nnU-Net's trainer folder, where people put theirs."""
     import nnunetv2
 
     for module in pkgutil.iter_modules([join(nnunetv2.__path__[0], "training", "nnUNetTrainer")]):
@@ -87,7 +93,7 @@ def find_written_trainer(name: str) -> "type[nnUNetTrainer] | None":
             )
             if found is not None:
                 return found
-    return find_external_trainer(name)
+    return None
 
 
 def find_external_trainer(name: str) -> "type[nnUNetTrainer] | None":
@@ -160,9 +166,8 @@ def compile_with_hooks() -> None:
 
 
 def not_compiled() -> AbstractContextManager[None]:
-    """Networks that are compiled, or have compiled parts, run eagerly and are not compiled; since torch 2.6."""
-    set_stance = getattr(torch.compiler, "set_stance", None)
-    return set_stance("force_eager") if set_stance else nullcontext()
+    """Networks that are compiled, or have compiled parts, run eagerly and are not compiled."""
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextmanager

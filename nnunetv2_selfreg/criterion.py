@@ -18,10 +18,10 @@ class NonFinite(NamedTuple):
 
     Attributes:
         stages: The first maps that were not finite; if it may be the student or the teacher, both. Of a term, the first
-            at which it was not.
+            at which it was not; of the loss, none.
         iteration: The training step, counted from 0.
         every_step: Whether none of several steps was finite.
-        what: `feature maps`, or the term of somebody's own that was not finite although they may have been.
+        what: `feature maps`; the term of somebody's own that was not finite although they may have been; or `the loss`.
     """
 
     stages: list[str]

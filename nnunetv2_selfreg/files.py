@@ -72,6 +72,26 @@ def new_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
 
 
+def may_replace_report(folder: Path, is_report: Callable[[Path], bool], overwrite: bool) -> bool:
+    """Whether a folder that is there may be replaced by a report.
+
+    Args:
+        folder: The folder.
+        is_report: Whether it is a report and holds nothing else.
+        overwrite: Whether that is asked for.
+
+    Raises:
+        SelfRegError: It may not.
+    """
+    if not overwrite:
+        raise SelfRegError(f"-o {folder} exists already; name another, or replace a report with --overwrite")
+    if not is_report(folder):
+        raise SelfRegError(
+            f"-o {folder} is not a report and nothing else, so --overwrite leaves it alone; name another"
+        )
+    return True
+
+
 @contextmanager
 def new_folder(path: Path, may_replace: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Gives an empty folder beside `path` to fill; at the end of the block it is renamed to `path`.

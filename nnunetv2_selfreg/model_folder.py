@@ -122,7 +122,7 @@ class ModelFolder:
         method = "build_network_architecture"
         return getattr(self.trainer_class, method) is not getattr(stock_trainer(self.trainer_class), method, None)
 
-    @property
+    @cached_property
     def settings(self) -> SelfRegSettings | None:
         """The settings that the training used; None if the model was not trained with SelfReg."""
         return self.trainer_class.selfreg_settings(self.plans, self.configuration) if self.stock_name else None

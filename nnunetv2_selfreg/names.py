@@ -10,7 +10,7 @@ def root_name(name: str) -> str | None:
     return next((root for root in ROOTS if name.startswith(root)), None)
 
 
-def stock_name(name: str) -> str | None:
-    """The stock trainer that a SelfReg trainer is made of, by name; None if the name is not one of ours."""
+def base_name(name: str) -> str | None:
+    """The trainer that a SelfReg trainer adds SelfReg to, by its name; None if the name is not one of ours."""
     root = root_name(name)
     return STOCK + name.removeprefix(root) if root else None

@@ -1,6 +1,7 @@
 """What a user sees of the terms: a line per epoch, and `selfreg.png` beside nnU-Net's `progress.png`."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 from matplotlib import style
@@ -11,7 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from nnunetv2_selfreg.files import new_file
 from nnunetv2_selfreg.terms import SHARE, Term
 
-SHARE_COLOUR = "#009E73"
+# Okabe and Ito: told apart by colour-blind readers; those of other terms begin anew after the last
+SHARE_COLOUR, TERM_COLOURS = "#009E73", {"scr": "#0072B2", "ifd": "#D55E00"}
+OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def epoch_line(means: Mapping[str, float], weights: Mapping[str, float], share: float) -> str:
@@ -47,7 +50,11 @@ def plot_progress(logging: Mapping[str, Sequence[float]], terms: Sequence[Term],
     with style.context("default"):
         plot = Figure(figsize=(9, 7), layout="constrained")
         upper, lower = plot.subplots(2, 1, sharex=True)
-        curves = [(upper, term.title, term.colour, logging.get(term.name, ())) for term in terms]
+        others = cycle(OTHER_COLOURS)
+        colours = [TERM_COLOURS.get(term.name) or next(others) for term in terms]
+        curves = [
+            (upper, term.title, colour, logging.get(term.name, ())) for term, colour in zip(terms, colours, strict=True)
+        ]
         curves += [(lower, "share", SHARE_COLOUR, [100 * value for value in logging.get(SHARE, ())])]
         epochs = max(len(values) for *_, values in curves)
         marker = "o" if epochs <= 50 else None  # a point alone has no line

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ TAPS = ("stages", "first_and_last")
 STAGES = ("encoder_stages", "decoder_stages")
 CHOICES = {"taps": TAPS, "scr_channels": CHANNELS}  # the settings that are one of a few words, the default first
 PLACES = ("taps", *STAGES, "teacher")  # the settings that say which maps are read
-RESERVED = ("dataset", "dataset_fingerprint", "splits_final")  # what else nnU-Net keeps as .json beside its plans
+OTHER_JSON = ("dataset", "dataset_fingerprint", "splits_final")  # what else nnU-Net keeps as .json beside its plans
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,8 @@ class SelfRegSettings:
     def as_plans(self) -> dict[str, Any]:
         """The settings as they stand under the plans key `selfreg`."""
         weights = {f"lambda_{name}": weight for name, weight in self.weights.items()}
-        stages = {name: None if (value := getattr(self, name)) is None else list(value) for name in STAGES}
-        others = {"teacher": self.teacher, "every": self.every, "scr_channels": self.scr_channels}
-        return {**weights, "taps": self.taps, **stages, **others}
+        others = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "weights"}
+        return weights | {name: list(value) if isinstance(value, tuple) else value for name, value in others.items()}
 
     def __str__(self) -> str:
         """The settings as the log shows them; beside weights and taps only what is not as published."""
@@ -104,12 +103,6 @@ def option_types(terms: Sequence[Term] = BUILT_IN) -> dict[str, type]:
     weights = {term.setting: float for term in _with_built_in(terms)}
     others = {"teacher": str, "every": int, "scr_channels": str}
     return {**weights, "taps": str, **dict.fromkeys(STAGES, list), **others}
-
-
-def option_words(name: str, type_: type) -> str:
-    """What an option that sets a setting takes, in words."""
-    by_type = {list: "1,2 or modules' names", float: "at least 0", int: "1, 2, ...", str: "a module's name"}
-    return " or ".join(CHOICES.get(name, ())) or by_type[type_]
 
 
 def check_places(plans: Mapping[str, Any]) -> None:
@@ -184,7 +177,7 @@ def read_plans(path: Path, patience: float = 0) -> dict[str, Any]:
         SelfRegError: The file does not exist, cannot be read or holds something else.
     """
     if not path.is_file():
-        others = sorted(other.stem for other in path.parent.glob("*.json") if other.stem not in RESERVED)
+        others = sorted(other.stem for other in path.parent.glob("*.json") if other.stem not in OTHER_JSON)
         raise SelfRegError(f"{path} does not exist; plans there: {listed(others, 20)}")
     plans = read_json(path, "plans file", patience)
     configurations = plans.get("configurations")

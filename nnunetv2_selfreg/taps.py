@@ -116,7 +116,7 @@ class StageTaps:
         if missing := [name for name in (*self._students, *self.stages.teacher) if name not in features]:
             raise SelfRegError(
                 f"SelfReg: {', '.join(missing)} gave no feature map in a training step ({NO_MAP}); "
-                "train without SelfReg"
+                "name other students or another teacher, or train without SelfReg"
             )
         if changed := [name for name, version in versions.items() if features[name]._version != version]:
             raise SelfRegError(

@@ -120,7 +120,6 @@ class Term:
             the decoder's.
         reads_labels: Whether it needs the reference, which `inspect` does not give it.
         reads_teacher: Whether a value that is not finite may be the teacher's fault.
-        colour: Of its curve.
     """
 
     name: str
@@ -130,7 +129,6 @@ class Term:
     average: Literal["all", "parts"] = "all"
     reads_labels: bool = False
     reads_teacher: bool = True
-    colour: str = "#CC79A7"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in RESERVED:
@@ -251,6 +249,6 @@ def _distillation(students: Sequence[Tensor], step: Step) -> TermLosses:
     return TermLosses(values, [partial(add_gradient, partner=partner) for partner in partners])
 
 
-SCR = Term("scr", "SCR", _consistency, colour="#0072B2")
-IFD = Term("ifd", "IFD", _distillation, average="parts", reads_teacher=False, colour="#D55E00")
+SCR = Term("scr", "SCR", _consistency)
+IFD = Term("ifd", "IFD", _distillation, average="parts", reads_teacher=False)
 BUILT_IN: Sequence[Term] = (SCR, IFD)

@@ -22,14 +22,13 @@ from nnunetv2_selfreg.compat import (
     compile_with_hooks,
     find_nnunet_trainer,
     find_variant,
-    find_written_trainer,
     is_nnunets_own,
     local_logging,
     unwrapped,
 )
 from nnunetv2_selfreg.criterion import NonFinite, SelfRegCriterion
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.names import STOCK, root_name
+from nnunetv2_selfreg.names import STOCK, base_name, root_name
 from nnunetv2_selfreg.progress import epoch_line, plot_progress
 from nnunetv2_selfreg.settings import SelfRegSettings, check_places, read_plans, resolve
 from nnunetv2_selfreg.taps import StageTaps
@@ -241,7 +240,7 @@ def _without_selfreg(trainer: type[nnUNetTrainer]) -> Iterator[type[nnUNetTraine
         yield from (base for base in others if not issubclass(base, nnUNetTrainerSelfReg))
 
 
-_looking_for: set[str] = set()  # names that are being searched; trainers/nnUNetTrainerSelfReg.py answers none of them
+looking_for: set[str] = set()  # names that are being searched; trainers/nnUNetTrainerSelfReg.py answers none of them
 _made: dict[tuple[str, tuple[type, ...]], type[nnUNetTrainerSelfReg]] = {}
 
 
@@ -254,28 +253,28 @@ def _made_by_name(name: str, external: str | None) -> type[nnUNetTrainerSelfReg]
         external: `nnUNet_extTrainer`, whose folders are searched as well.
     """
     root = str(root_name(name))
-    plain = STOCK + name.removeprefix(root)
-    if name in _looking_for:  # a module that the search imports builds on this name
+    plain = str(base_name(name))
+    if name in looking_for:  # a module that the search imports builds on this name
         return _composed(name, globals()[root], find_variant(plain))
-    _looking_for.add(name)
+    looking_for.add(name)
     try:
-        written: type[nnUNetTrainerSelfReg] | None = find_written_trainer(name) or find_variant(name)
+        written: type[nnUNetTrainerSelfReg] | None = find_nnunet_trainer(name, everywhere=False)
         if written is not None:  # before what could be composed: nobody can know which names those are
             return written
-        if stock := find_variant(plain) or find_written_trainer(plain):
+        if stock := find_nnunet_trainer(plain, everywhere=False):
             return _composed(name, globals()[root], stock)
         # nnUNetTrainerSelfRegMine_5epochs is somebody's nnUNetTrainerSelfRegMine with nnUNetTrainer_5epochs
         parts = name.split("_")
         for count in range(len(parts) - 1, 0, -1):
             mine, ending = "_".join(parts[:count]), "_".join([STOCK, *parts[count:]])
-            mixin = find_written_trainer(mine) or find_variant(mine)
+            mixin = find_nnunet_trainer(mine, everywhere=False)
             if mixin is None or not issubclass(mixin, nnUNetTrainerSelfReg):
                 continue
-            if stock := find_variant(ending) or find_written_trainer(ending):
+            if stock := find_nnunet_trainer(ending, everywhere=False):
                 return _composed(name, mixin, stock, is_ending=True)
         return _composed(name, globals()[root], find_nnunet_trainer(plain))
     finally:
-        _looking_for.discard(name)
+        looking_for.discard(name)
 
 
 def _composed(

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from nnunetv2_selfreg.names import root_name, stock_name
+from nnunetv2_selfreg.names import base_name, root_name
 
 
 @pytest.mark.parametrize(
-    ("name", "root", "stock"),
+    ("name", "root", "base"),
     [
         ("nnUNetTrainerSelfReg", "nnUNetTrainerSelfReg", "nnUNetTrainer"),
         ("nnUNetTrainerSelfReg_100epochs", "nnUNetTrainerSelfReg", "nnUNetTrainer_100epochs"),
@@ -19,8 +19,8 @@ from nnunetv2_selfreg.names import root_name, stock_name
         ("MyTrainer", None, None),
     ],
 )
-def test_stock_name(name: str, root: str | None, stock: str | None) -> None:
-    assert (root_name(name), stock_name(name)) == (root, stock)
+def test_base_name(name: str, root: str | None, base: str | None) -> None:
+    assert (root_name(name), base_name(name)) == (root, base)
 
 
 def test_names_need_neither_nnunet_nor_torch() -> None:

@@ -1,5 +1,7 @@
 """`selfreg.png`: ticks at whole epochs and no curve cut off, from the first epoch on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -39,6 +41,18 @@ def test_a_term_below_zero_is_seen(tmp_path, monkeypatch):
     assert upper[0] < -2
     assert upper[1] > 1
     assert lower[0] == 0
+
+
+def test_each_term_has_a_colour_of_its_own(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda plot, path, **_: (drawn.append(plot), path.touch()))
+    names = ["size", "scr", "shape", "ifd", "third"]
+    terms = [replace(BUILT_IN[0], name=name) for name in names]
+    plot_progress({name: [1.0, 2.0] for name in [*names, SHARE]}, terms, tmp_path)
+    colours = [line.get_color() for axis in drawn[0].axes for line in axis.lines]
+    assert len(set(colours)) == len(names) + 1
+    plot_progress({"scr": [1.0], SHARE: [1.0]}, BUILT_IN[:1], tmp_path)
+    assert drawn[1].axes[0].lines[0].get_color() == colours[1]
 
 
 def test_the_line_says_that_the_share_is_of_the_loss():

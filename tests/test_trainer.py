@@ -108,7 +108,7 @@ def test_an_older_nnunet_is_refused_in_one_line():
 def test_a_name_without_a_stock_trainer_is_not_found():
     """As nnU-Net's search goes on to other folders after it, it must be an AttributeError and nothing else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "find_nnunet_trainer", lambda name: None)
+        patch.setattr(trainer, "find_nnunet_trainer", lambda name, everywhere=True: None)
         with pytest.raises(AttributeError, match="no attribute 'nnUNetTrainerSelfReg_7epochs'"):
             getattr(trainer, "nnUNetTrainerSelfReg_7epochs")  # noqa: B009
 
@@ -228,8 +228,8 @@ def test_an_ending_hides_no_method(external):
 
 def test_a_selfreg_trainer_among_nnunets_variants_is_found(monkeypatch):
     mine = type("nnUNetTrainerSelfRegAmong", (trainer.nnUNetTrainerSelfReg,), {})
-    find = trainer.find_variant
-    monkeypatch.setattr(trainer, "find_variant", lambda name: mine if name == mine.__name__ else find(name))
+    find = compat.find_variant
+    monkeypatch.setattr(compat, "find_variant", lambda name: mine if name == mine.__name__ else find(name))
     assert trainer.find_trainer(mine.__name__) is mine
     assert issubclass(trainer.find_trainer("nnUNetTrainerSelfRegAmong_5epochs"), mine)
 
@@ -258,15 +258,19 @@ def test_nnunets_own_search_finds_a_selfreg_trainer_that_somebody_wrote(external
 
 
 def test_a_trainer_in_nnunets_own_folder_is_found(monkeypatch, tmp_path):
-    """Where nnU-Net before 2.8 looks for what somebody wrote."""
-    (tmp_path / "mine.py").write_text(EXTERNAL)
+    """Where nnU-Net before 2.8 looks for what somebody wrote; before its variants, of which people put copies there."""
+    (tmp_path / "mine.py").write_text(f"{EXTERNAL}\nclass nnUNetTrainer_5epochs(nnUNetTrainerTheirSlow): pass\n")
     folder = importlib.import_module("nnunetv2.training.nnUNetTrainer").__path__
     real = pkgutil.iter_modules
     mine = pkgutil.ModuleInfo(None, "mine", False)
     monkeypatch.setattr("pkgutil.iter_modules", lambda path: [*real(path), *[mine] * (path == [TRAINER_FOLDER])])
     folder.append(str(tmp_path))
+    trainer._made_by_name.cache_clear()
     try:
         assert trainer.find_trainer("nnUNetTrainerSelfRegMine").__name__ == "nnUNetTrainerSelfRegMine"
+        theirs = trainer.find_trainer("nnUNetTrainer_5epochs")
+        assert theirs.__module__ == "nnunetv2.training.nnUNetTrainer.mine"
+        assert trainer.base_trainer(trainer.find_trainer("nnUNetTrainerSelfReg_5epochs")) is theirs
     finally:
         folder.remove(str(tmp_path))
         trainer._made_by_name.cache_clear()

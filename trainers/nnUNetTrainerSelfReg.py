@@ -9,6 +9,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from nnunetv2_selfreg import trainer
 
-    if name in trainer._looking_for:  # the library itself searches, for what somebody wrote
+    if name in trainer.looking_for:  # the library itself searches, for what somebody wrote
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(trainer, name)

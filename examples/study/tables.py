@@ -106,8 +106,8 @@ def _dataset(part: Mapping[str, Any]) -> str:
             for name, found in shown["classes"].items()
         ]
         head = (
-            f"comparison, role, class, runs, difference, {', '.join(cells.DIFFERENCE)}, clusters, 95 % CI over folds, "
-            "mean ± SD over folds"
+            f"comparison, role, class, runs, difference, {', '.join(cells.DIFFERENCE_COLUMNS)}, clusters, "
+            "95 % CI over folds, mean ± SD over folds"
         )
         blocks["Differences [Dice points]"] = _table(head, rows, text=3)
         blocks["Differences of each run [Dice points]"] = _each_run(compared)
@@ -118,7 +118,7 @@ def _dataset(part: Mapping[str, Any]) -> str:
             for arm, found in response["arms"].items()
         ]
         title = f"Weights [Dice points], all on the same {count} run{'s'[: count > 1]}, exploratory"
-        head = f"comparison, lambda_scr, lambda_ifd, difference, {', '.join(cells.DIFFERENCE)}"
+        head = f"comparison, lambda_scr, lambda_ifd, difference, {', '.join(cells.DIFFERENCE_COLUMNS)}"
         blocks[title] = _table(head, rows)
     return "\n\n".join(f"**{title}**\n\n{table}" for title, table in blocks.items())
 

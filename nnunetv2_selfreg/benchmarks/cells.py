@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from math import isnan
 from typing import Any
 
-DIFFERENCE = ("95 % CI", "p", "better", "worse", "cases")  # the columns after a difference
+DIFFERENCE_COLUMNS = ("95 % CI", "p", "better", "worse", "cases")  # the columns after a difference
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "_%&#${}"},
@@ -35,8 +35,8 @@ def p_value(p: float | None) -> str:
 
 
 def difference(row: Mapping[str, Any]) -> list[str]:
-    """A difference, with what `statistics.difference` gives, and the columns of `DIFFERENCE`."""
-    counts = (str(row[name]) for name in DIFFERENCE[2:])
+    """A difference, with what `statistics.difference` gives, and the columns of `DIFFERENCE_COLUMNS`."""
+    counts = (str(row[name]) for name in DIFFERENCE_COLUMNS[2:])
     return [number(row["mean"], "+.2f"), interval(row["low"], row["high"]), p_value(row["p"]), *counts]
 
 

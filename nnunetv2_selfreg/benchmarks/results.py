@@ -13,7 +13,7 @@ from nnunetv2_selfreg.benchmarks.registry import PROTOCOLS
 from nnunetv2_selfreg.benchmarks.run_files import read_runs
 from nnunetv2_selfreg.comparison import MEAN, RUN, check_same_cases, compare, run_means, spreads
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.names import stock_name
+from nnunetv2_selfreg.names import base_name
 
 NUMBERS = (
     "benchmark protocol rule metric unit kind name class value sd runs low high p better worse cases clusters "
@@ -46,7 +46,7 @@ class Arm:
         if not self.plans:
             return None
         named = next((sidecar["stock"] for sidecar in self.sidecars.values() if "stock" in sidecar), None)
-        return named or stock_name(self.trainer)  # older files name none: their trainers are composed by name
+        return named or base_name(self.trainer)  # older files name none: their trainers are composed by name
 
     @property
     def network(self) -> set[tuple[str, str]]:

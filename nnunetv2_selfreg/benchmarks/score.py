@@ -148,7 +148,8 @@ def _fold_folders(folder: ModelFolder, fold: str, folds: Sequence[int] | None) -
     numbers = list(map(str, folds)) if folds is not None else finished or begun
     wanted = numbers if fold == ENSEMBLE else [fold]
     if missing := [f"fold_{name}" for name in wanted if name not in there] or ["numbered fold"] * (not wanted):
-        raise SelfRegError(f"--fold {fold}: {folder.path} has no {missing[0]}; folds there: {listed(there, 10)}")
+        asked = f"--fold {fold}" if folds is None else f"--folds {' '.join(numbers)}"
+        raise SelfRegError(f"{asked}: {folder.path} has no {missing[0]}; folds there: {listed(there, 10)}")
     return [folder.path / f"fold_{name}" for name in wanted]
 
 

@@ -104,7 +104,7 @@ def _grids(rule: str, name: str, rows: pd.DataFrame, shown: Sequence[str]) -> It
             [label, row["class"], *cells.difference(row), ends]
             for label, row, ends in zip(labels, differences, over_folds, strict=True)
         ]
-        head = ["", "class", f"difference [{metric.difference_unit}]", *cells.DIFFERENCE, "95 % CI over folds"]
+        head = ["", "class", f"difference [{metric.difference_unit}]", *cells.DIFFERENCE_COLUMNS, "95 % CI over folds"]
         if set(over_folds) == {"-"}:  # an ensemble, or a single fold
             lines, head = [line[:-1] for line in lines], head[:-1]
         rules = list(range(len(shown), len(lines), len(shown)))

@@ -45,7 +45,9 @@ def module_table(folder: Path, plans: Mapping[str, Any], name: str, trainer: Any
         network = planned_network(trainer, manager, name, dataset)
     except Exception as error:  # whatever the network's author raises
         reason = str(error) or type(error).__name__
-        raise SelfRegError(f"{trainer.__name__} cannot build the network of {name}: {reason}") from error
+        raise SelfRegError(
+            f"{trainer.__name__} cannot build the network of {name}: {reason}; see nnUNetv2_selfreg doctor"
+        ) from error
     channels = determine_num_input_channels(manager, configuration, dataset)
     images = torch.zeros(1, channels, *configuration.patch_size)
     trial = Trial(network, images)

@@ -16,14 +16,14 @@ from nnunetv2_selfreg.commands.datasets import dataset_folder
 from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json, write_json
 from nnunetv2_selfreg.settings import (
+    CHOICES,
     KEY,
+    OTHER_JSON,
     PLACES,
-    RESERVED,
     STAGES,
     SelfRegSettings,
     check_places,
     option_types,
-    option_words,
     read_plans,
     resolve,
 )
@@ -157,7 +157,7 @@ def check_identifier(identifier: str, option: str = "-o") -> str:
         raise SelfRegError(
             f"{option} {identifier} is not a plans identifier; use letters, digits, '-', '.' and single '_', no .json"
         )
-    if identifier in RESERVED:
+    if identifier in OTHER_JSON:
         raise SelfRegError(f"{option} {identifier}: nnU-Net keeps another file under this name; choose another one")
     return identifier
 
@@ -182,10 +182,16 @@ def _parser(first: argparse.ArgumentParser, types: Mapping[str, type]) -> argpar
     add("--overwrite", action="store_true", help="replace plans that have the new identifier already")
     for name, type_ in types.items():
         kind: dict[str, Any] = {"nargs": "+"} if type_ is list else {"type": type_}
-        words = f"setting {name}: {option_words(name, type_)}{', or null for the default' * (name in CLEARED)}"
+        words = f"setting {name}: {_words(name, type_)}{', or null for the default' * (name in CLEARED)}"
         names = dict.fromkeys([_option(name), f"--{name}"])  # as the plans write it, too
         add(*names, dest=f"{KEY}.{name}", metavar="VALUE", help=words, **kind)
     return parser
+
+
+def _words(name: str, type_: type) -> str:
+    """What an option that sets a setting takes, in words."""
+    by_type = {list: "1,2 or modules' names", float: "at least 0", int: "1, 2, ...", str: "a module's name"}
+    return " or ".join(CHOICES.get(name, ())) or by_type[type_]
 
 
 def _stages(option: str, given: Sequence[str]) -> list[int | str]:
@@ -231,9 +237,9 @@ def _check_networks(
             network = planned_network(find_trainer(parsed.trainer), manager, name, dataset)
         except Exception as error:  # whatever the network's author raises
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            files = f"{parsed.source}.json and dataset.json"
             raise SelfRegError(
-                f"{name}: {parsed.trainer} cannot build the network of {files}, which has the stages: {reason}"
+                f"{name}: {parsed.trainer} cannot build the network of {parsed.source}.json and dataset.json, where "
+                f"stages are looked up: {reason}; see nnUNetv2_selfreg doctor"
             ) from None
         try:
             choose_students(network, SelfRegSettings.from_plans(resolve(changed, name), terms))

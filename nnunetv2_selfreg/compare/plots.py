@@ -10,6 +10,8 @@ from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nnunetv2_selfreg.statistics import is_beyond
+
 A, B, SAME = "#E69F00", "#0072B2", "#999999"  # Okabe and Ito: told apart by colour-blind readers
 
 
@@ -23,7 +25,7 @@ def cases(dice: pd.DataFrame, margin: float) -> str:
     values = dice["difference"].dropna().sort_values().to_numpy()
 
     def draw(axis: Axes) -> None:
-        colours = np.where(values > margin, B, np.where(values < -margin, A, SAME))
+        colours = np.where(is_beyond(values, margin), B, np.where(is_beyond(-values, margin), A, SAME))
         axis.bar(range(len(values)), values, 0.8, color=list(colours))
         axis.axhspan(-margin, margin, color="#eeeeee", zorder=0)
         axis.axhline(0, color="black", linewidth=0.8)

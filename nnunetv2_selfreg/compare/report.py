@@ -31,19 +31,11 @@ TEMPLATES = jinja2.Environment(
 )
 
 
-def may_replace(folder: Path, overwrite: bool) -> bool:
-    """Whether a folder that is there may be replaced.
-
-    Raises:
-        SelfRegError: It may not, or it holds anything but a report.
-    """
-    if not overwrite:
-        raise SelfRegError(f"-o {folder} exists already; name another, or replace a report with --overwrite")
+def is_report(folder: Path) -> bool:
+    """Whether a folder is a report of `compare` and holds nothing else."""
     content = set(folder.rglob("*")) - set((folder / PICTURES).glob("*.png")) - {folder / PICTURES}
     is_whole = content == {folder / name for name in (PAGE, TEXT, CASES)}
-    if not is_whole or MADE_BY not in (folder / PAGE).read_text(encoding="utf-8", errors="replace"):
-        raise SelfRegError(f"-o {folder} is not a report and nothing else, so --overwrite leaves it alone")
-    return True
+    return is_whole and MADE_BY in (folder / PAGE).read_text(encoding="utf-8", errors="replace")
 
 
 class ComparisonReport:
@@ -77,7 +69,7 @@ class ComparisonReport:
 
     @cached_property
     def cases(self) -> pd.DataFrame:
-        """Each case: `patient`, `A`, `B` and `difference` (mean over the classes that both count), and each class's."""
+        """Each case: `patient`, `fold`; `A`, `B`, `difference`, means over the classes that both count; each class."""
         values = {name: 100 * by_case(scores, self.classes) for name, scores in self.scores.items()}
         first = self.scores["A"].drop_duplicates("case").set_index("case")
         table = pd.DataFrame({"patient": first["cluster"], "fold": first["fold"]}).loc[values["A"].index]
@@ -220,7 +212,11 @@ class ComparisonReport:
         a, b = self.trainings["A"][0], self.trainings["B"][0]
         if not ({"file_ending", "labels"} <= set(a.dataset) and channel_names(a.dataset)):
             raise SelfRegError(f"--pictures: {a.folder} has no dataset.json that says how its images are read")
-        raw = images or Path(os.environ.get("nnUNet_raw", "nnUNet_raw"), a.plans.get("dataset_name", ""))
+        if not (images or os.environ.get("nnUNet_raw")):
+            raise SelfRegError(
+                "--pictures: nnUNet_raw is not set; set it, or name the folder of the images with --images"
+            )
+        raw = images or Path(os.environ["nnUNet_raw"], a.plans.get("dataset_name", ""))
         if not raw.is_dir():
             raise SelfRegError(f"--pictures: {raw} does not exist; name the folder of the images with --images")
         labels = [place / part for place in (raw, raw.parent) for part in ("labelsTr", "labelsTs")]

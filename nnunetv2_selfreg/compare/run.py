@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from nnunetv2_selfreg.compare.pair import frame, matched
-from nnunetv2_selfreg.compare.report import PAGE, ComparisonReport, may_replace
+from nnunetv2_selfreg.compare.report import PAGE, ComparisonReport, is_report
 from nnunetv2_selfreg.compare.summaries import Training
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import new_folder
+from nnunetv2_selfreg.files import may_replace_report, new_folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     if twice := {path for path in real if real.count(path) > 1}:
         raise SelfRegError(f"{min(twice)} is given twice; a repetition is a training of its own")
     output = parsed.output.expanduser().absolute()
-    with new_folder(output, partial(may_replace, overwrite=parsed.overwrite)) as folder:
+    with new_folder(output, partial(may_replace_report, is_report=is_report, overwrite=parsed.overwrite)) as folder:
         read = [Training.read(path) for path in folders]
         trainings, notes = matched(read, parsed.common_only, parsed.other_plans)
         a, b = trainings[0::2], trainings[1::2]

@@ -77,7 +77,7 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int, na
     return cases
 
 
-def spread(cases: Sequence[CaseFiles], most: int) -> list[CaseFiles]:
+def evenly(cases: Sequence[CaseFiles], most: int) -> list[CaseFiles]:
     """At most so many of the cases, evenly spread over them."""
     chosen = np.linspace(0, len(cases) - 1, min(most, len(cases))).round().astype(int)
     return [cases[i] for i in chosen]

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.inspect.cases import PreparedCase, find_cases, prepare, spread
+from nnunetv2_selfreg.inspect.cases import PreparedCase, evenly, find_cases, prepare
 from nnunetv2_selfreg.inspect.channels import Floats, Moments, RunningMean, channel_measures
 from nnunetv2_selfreg.inspect.gradcam import GradCamView, grad_cam, in_class_share, telling_slices
 from nnunetv2_selfreg.inspect.model import InspectedModel, Target, check_comparable, common_fold, told_apart
@@ -227,8 +227,8 @@ def measure(parsed: argparse.Namespace) -> tuple[list[Inspection], dict[str, Any
     model = inspections[0].model
     ending = model.predictor.dataset_json["file_ending"]
     found = find_cases(parsed.images, parsed.labels, ending, model.channels, model.is_natural)
-    cases = spread(found, parsed.cases)
-    shown = [case.name for case in spread(cases, SHOWN)]
+    cases = evenly(found, parsed.cases)
+    shown = [case.name for case in evenly(cases, SHOWN)]
     with tqdm(cases, unit="case") as progress:
         for files in progress:
             progress.set_description(files.name)

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 import nnunetv2_selfreg.inspect.values as tables
 from nnunetv2_selfreg import __version__
-from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import write_json, write_text
 from nnunetv2_selfreg.inspect import words
 from nnunetv2_selfreg.inspect.measure import PATCHES_PER_CLASS, Inspection
@@ -25,7 +24,6 @@ from nnunetv2_selfreg.terms import SHARE
 
 MADE_BY = "nnUNetv2_selfreg inspect"
 PAGE, VALUES, PLOTS = "report.html", "values.json", "plots"
-OLD_VALUES, OLD_PLOTS = "figures.json", "figures"  # as reports were made at first
 PACKAGES = ("nnunetv2", "torch", "captum")  # whose versions a report names
 LOGGED = {
     SHARE: "share of the weighted terms in the loss [%]",
@@ -33,20 +31,12 @@ LOGGED = {
 }
 
 
-def may_replace(folder: Path, overwrite: bool) -> bool:
-    """Whether a folder that is there may be replaced.
-
-    Raises:
-        SelfRegError: It may not, or it holds anything but a report.
-    """
-    if not overwrite:
-        raise SelfRegError(f"-o {folder} exists already; name another, or replace a report with --overwrite")
-    for values, plots in ((folder / VALUES, folder / PLOTS), (folder / OLD_VALUES, folder / OLD_PLOTS)):
-        content = set(folder.rglob("*")) - set(plots.glob("*.png"))
-        is_complete = content == {folder / PAGE, values, plots} and plots.is_dir() and values.is_file()
-        if is_complete and f'"made_by": "{MADE_BY}"' in values.read_text(encoding="utf-8", errors="replace"):
-            return True
-    raise SelfRegError(f"-o {folder} is not a report and nothing else, so --overwrite leaves it alone; name another")
+def is_report(folder: Path) -> bool:
+    """Whether a folder is a report of `inspect` and holds nothing else."""
+    values, plots = folder / VALUES, folder / PLOTS
+    content = set(folder.rglob("*")) - set(plots.glob("*.png"))
+    is_whole = content == {folder / PAGE, values, plots} and plots.is_dir() and values.is_file()
+    return is_whole and f'"made_by": "{MADE_BY}"' in values.read_text(encoding="utf-8", errors="replace")
 
 
 class Report:

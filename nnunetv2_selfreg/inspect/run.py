@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nnunetv2_selfreg.errors import SelfRegError
-from nnunetv2_selfreg.files import new_folder
+from nnunetv2_selfreg.files import may_replace_report, new_folder
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,10 +28,10 @@ def main(arguments: Sequence[str]) -> int:
     if parsed.cases < 1:
         raise SelfRegError(f"--cases {parsed.cases}: inspect at least one case")
     from nnunetv2_selfreg.inspect.measure import measure
-    from nnunetv2_selfreg.inspect.report import PAGE, VALUES, Report, may_replace
+    from nnunetv2_selfreg.inspect.report import PAGE, VALUES, Report, is_report
 
     output = parsed.output.expanduser().absolute()
-    with new_folder(output, partial(may_replace, overwrite=parsed.overwrite)) as folder:
+    with new_folder(output, partial(may_replace_report, is_report=is_report, overwrite=parsed.overwrite)) as folder:
         try:
             report = Report(*measure(parsed))
         except OSError as error:

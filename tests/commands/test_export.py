@@ -277,7 +277,7 @@ def test_a_foreign_folder_is_refused_and_nothing_is_written(model, tmp_path, mak
 
 
 def test_a_trainer_that_is_not_installed_is_named(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("nnunetv2_selfreg.trainer.find_nnunet_trainer", lambda name: None)
+    monkeypatch.setattr("nnunetv2_selfreg.trainer.find_nnunet_trainer", lambda name, everywhere=True: None)
     folder = model.rename(model.with_name("nnUNetTrainerSelfReg_7epochs__Tiny__2d"))
     with pytest.raises(SelfRegError, match="has no trainer nnUNetTrainerSelfReg_7epochs; install what brings it"):
         export(folder, tmp_path / "out")

@@ -246,7 +246,7 @@ def test_a_trainer_without_selfreg_is_refused(folder: Path) -> None:
 
 
 def test_a_trainer_that_is_not_there_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunetv2_selfreg.trainer.find_nnunet_trainer", lambda name: None)
+    monkeypatch.setattr("nnunetv2_selfreg.trainer.find_nnunet_trainer", lambda name, everywhere=True: None)
     expected = "-tr: this nnU-Net has no trainer nnUNetTrainerSelfReg_7epochs; install what brings it"
     assert refusal("--lambda-scr", "0.1", "-o", "New", "-tr", "nnUNetTrainerSelfReg_7epochs") == expected
 

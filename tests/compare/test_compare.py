@@ -14,6 +14,7 @@ from scipy.stats import t
 from scored import FIRST, SECOND, write_model, write_summary
 
 from nnunetv2_selfreg.cli import main
+from nnunetv2_selfreg.compare import plots
 from nnunetv2_selfreg.compare.pair import frame
 from nnunetv2_selfreg.compare.report import ComparisonReport
 from nnunetv2_selfreg.compare.run import patient_of
@@ -190,7 +191,7 @@ def test_as_many_pictures_as_asked_for_are_of_the_cases_that_differ_most(tmp_pat
     assert list(report.most_different(12).index) == [f"case{i:02}" for i in reversed(range(12))]
 
 
-def test_pictures_find_references_that_were_moved(models, tmp_path, monkeypatch):
+def test_pictures_find_references_that_were_moved(models, tmp_path, monkeypatch, capsys):
     """The summaries name references on another machine; here they are beside the images."""
     raw = tmp_path / "raw" / "D"
     places = raw / "imagesTr", raw / "labelsTr", *(model / "fold_1" / "validation" for model in models)
@@ -201,10 +202,22 @@ def test_pictures_find_references_that_were_moved(models, tmp_path, monkeypatch)
         for case in FIRST[1]:
             name = f"{case}_0000.nii.gz" if number == 0 else f"{case}.nii.gz"
             SimpleITK.WriteImage(SimpleITK.GetImageFromArray(values), str(place / name))
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    assert compare(*models, "--pictures", "2", "-o", tmp_path / "out") == 1
+    said = "--pictures: nnUNet_raw is not set; set it, or name the folder of the images with --images\n"
+    assert capsys.readouterr().err.endswith(said)
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))
     assert compare(*models, "--pictures", "2", "-o", tmp_path / "out") == 0
     assert {path.stem for path in (tmp_path / "out" / "pictures").iterdir()} == set(FIRST[1])
     assert (tmp_path / "out" / "comparison.html").read_text().count("data:image/png;base64,") == 2
+
+
+def test_a_case_of_just_the_margin_is_neither_better_nor_worse():
+    """As the table counts it: 0.55 - 0.54 in points is a little more than 1 by rounding."""
+    differences = pd.DataFrame({"difference": [100 * 0.55 - 100 * 0.54, 100 * 0.54 - 100 * 0.55]})
+    assert differences["difference"].max() > 1
+    drawn = plots.cases(differences, 1).lower()
+    assert (plots.SAME in drawn, plots.A.lower() in drawn, plots.B.lower() in drawn) == (True, False, False)
 
 
 def test_a_picture_is_named_after_the_training_that_it_shows(models):

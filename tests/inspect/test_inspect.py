@@ -23,7 +23,7 @@ from model_folders import CLASSES, write_model, write_phantoms
 from nnunetv2_selfreg.compat import find_external_trainer
 from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.inspect import run
-from nnunetv2_selfreg.inspect.cases import find_cases, prepare, spread
+from nnunetv2_selfreg.inspect.cases import evenly, find_cases, prepare
 from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws
 from nnunetv2_selfreg.inspect.measure import measure as measure_models
 from nnunetv2_selfreg.inspect.model import told_apart
@@ -539,6 +539,6 @@ def test_one_patch_at_a_time(deep, monkeypatch):
 
 
 def test_the_cases_are_spread_over_the_names():
-    assert spread(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
-    assert spread(list("abc"), 20) == ["a", "b", "c"]
-    assert spread(list("abc"), 1) == ["a"]
+    assert evenly(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
+    assert evenly(list("abc"), 20) == ["a", "b", "c"]
+    assert evenly(list("abc"), 1) == ["a"]
