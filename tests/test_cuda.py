@@ -1,9 +1,15 @@
-"""What only a GPU shows: AMP with the gradient scaler, compile, and steps that never wait for the host."""
+"""AMP with the gradient scaler, compile, and steps that never wait for the host: on a GPU, where there is one.
+
+Without one the same steps run on the CPU, so that a mistake in them is seen there, too. What only a GPU can tell is
+left out then: its memory, and whether a step waits.
+"""
 
 import gc
+from contextlib import contextmanager
 
 import pytest
 import torch
+from compiler import needs_a_compiler
 from networks import anchored, plain_unet
 from test_criterion import BaseLoss
 
@@ -12,18 +18,22 @@ from nnunetv2_selfreg.criterion import SelfRegCriterion
 from nnunetv2_selfreg.settings import SelfRegSettings
 from nnunetv2_selfreg.taps import StageTaps
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+HAS_CUDA = torch.cuda.is_available()
+device = torch.device("cuda" if HAS_CUDA else "cpu")
+needs_cuda = pytest.mark.skipif(not HAS_CUDA, reason="no CUDA device")
+compiled_too = pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=[needs_a_compiler, *[pytest.mark.longer] * (not HAS_CUDA)])]
+)
 
 
 def training(dimensions=2, compiled=False, settings=None):
-    """A step as nnU-Net's `train_step` does it: autocast to fp16, scaled backward, clipping, scaler step."""
-    device = torch.device("cuda")
+    """A step as nnU-Net's `train_step` does it on a GPU: autocast to fp16, scaled backward, clipping, scaler step."""
     network = plain_unet(dimensions, features=(8, 16, 32)).to(device)
     called = torch.compile(network) if compiled else network
     if compiled:
         compile_with_hooks()  # as the trainer does
     optimizer = torch.optim.SGD(network.parameters(), 1e-2, momentum=0.99, nesterov=True)
-    scaler = torch.GradScaler("cuda")
+    scaler = torch.GradScaler(device.type)
     criterion = SelfRegCriterion(
         BaseLoss(), StageTaps(network), settings or SelfRegSettings(), device, compiled=compiled
     )
@@ -32,7 +42,7 @@ def training(dimensions=2, compiled=False, settings=None):
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda"):
+        with torch.autocast(device.type):  # bf16 on a CPU
             loss = criterion(called(images), target)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
@@ -44,7 +54,19 @@ def training(dimensions=2, compiled=False, settings=None):
     return step, criterion
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@contextmanager
+def never_waiting():
+    """Refuses what makes the host wait for a GPU."""
+    if HAS_CUDA:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        if HAS_CUDA:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@compiled_too
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_training_with_amp_lowers_the_loss(dimensions, compiled):
     step, criterion = training(dimensions, compiled)
@@ -54,24 +76,23 @@ def test_training_with_amp_lowers_the_loss(dimensions, compiled):
     assert all(mean > 0 for mean in criterion.take_means().values())
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@compiled_too
 def test_the_criterion_does_not_wait_for_the_host(compiled):
-    step, criterion = training(compiled=compiled)
-    step()
-    features = torch.randn(2, 16, 16, 16, device="cuda", dtype=torch.float16, requires_grad=True)
-    final = torch.randn(2, 8, 32, 32, device="cuda", dtype=torch.float16)
+    _, criterion = training(compiled=compiled)
+    features = torch.randn(2, 16, 16, 16, device=device, dtype=torch.float16, requires_grad=True)
+    final = torch.randn(2, 8, 32, 32, device=device, dtype=torch.float16)
     criterion.taps.take = lambda: anchored([features], [features], final)
-    output, target = [torch.zeros(2, 3, 4, 4, device="cuda")], torch.zeros(2, 4, 4, device="cuda", dtype=torch.int64)
+    output, target = [torch.zeros(2, 3, 4, 4, device=device)], torch.zeros(2, 4, 4, device=device, dtype=torch.int64)
     criterion(output, target).backward()  # what is made, or compiled, once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waiting():
         for _ in range(3):
             criterion(output, target).backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    assert criterion.non_finite() is None
+    assert features.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@needs_cuda
+@compiled_too
 def test_memory_is_flat(compiled):
     step, _ = training(compiled=compiled)
     for _ in range(5):
@@ -83,7 +104,8 @@ def test_memory_is_flat(compiled):
     assert torch.cuda.memory_allocated() == before
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@needs_cuda
+@compiled_too
 def test_peak_memory_stays_near_that_of_a_step_without_the_terms(compiled):
     peaks = []
     for settings in (SelfRegSettings({"scr": 0.0, "ifd": 0.0}), SelfRegSettings()):

@@ -64,16 +64,20 @@ def maps_of(case: Case, device: torch.device, dtype: torch.dtype, batch: int | N
 
 
 class NoLoss(torch.nn.Module):
-    """nnU-Net's loss left out, to measure the terms alone."""
+    """nnU-Net's loss left out, to measure the terms alone; 0 on the maps' device."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.nothing = torch.zeros((), device=device)
 
     def forward(self, output, target):
-        return torch.zeros(())
+        return self.nothing
 
 
 def step_of(maps: Maps, settings: SelfRegSettings | None = None, compiled: bool = False):
     """A function that computes the terms of the maps, and gives the students their gradients."""
     settings, device = settings or SelfRegSettings(), maps.teacher.device
-    criterion = SelfRegCriterion(NoLoss().to(device), maps, settings, device, compiled=compiled)
+    criterion = SelfRegCriterion(NoLoss(device), maps, settings, device, compiled=compiled)
 
     def step() -> torch.Tensor:
         maps.clear()

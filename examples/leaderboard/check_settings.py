@@ -27,15 +27,18 @@ def wrong_settings(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
             yield f"{place}: {error.message}".removeprefix(": ")
 
 
-def mixed_folds(datasets: Iterable[Path], edits: Iterable[Path]) -> Iterator[str]:
-    """The data sets that would be trained with half of their patients and with all: plans share their folds."""
+def mixed_folds(datasets: Iterable[Path], edits: Iterable[Path], plans: str) -> Iterator[str]:
+    """The data sets that would be trained with half of their patients and with all: plans share their folds.
+
+    nnU-Net plans a data set only where its folds are as it, or a converter, wrote them.
+    """
     halves = any(path.name == "half_of_the_patients.py" for path in edits)
     for folder in datasets:
         halved = (folder / "splits_all.json").is_file()
-        if halved != halves and any(folder.glob("*.complete")):
+        trained = any(folder.glob("*.complete"))
+        if (halved != halves and trained) or (halved and not (folder / f"{plans}.json").is_file()):
             share = "half" if halved else "all"
-            trained = f"{folder} is trained with {share} of its patients"
-            yield f"edit_plans: {trained}; take another folder: --config work=FOLDER"
+            yield f"edit_plans: {folder} has {share} of its patients; take another folder: --config work=FOLDER"
 
 
 def unknown_trainers(names: Iterable[str]) -> Iterator[str]:

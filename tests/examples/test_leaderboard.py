@@ -60,7 +60,10 @@ def archives(tmp_path: Path) -> Path:
     [
         ([], "no archive is given: --config acdc=ACDC.zip"),
         (["smoke=false"], "no archive is given: --config acdc=ACDC.zip"),
-        (["only=[acdc,glas224]", "glas=GlaS.zip"], "\nonly: acdc needs its archive: --config acdc=PATH\n"),
+        (
+            ["only=[acdc,glas224]", "glas=GlaS.zip"],
+            "\nonly: acdc needs its archive: --config acdc=PATH, or leave it out of only\n",
+        ),
         (
             ["only=[acdcc]", "acdc=ACDC.zip", "edit_plans=mine.py", "trainers=[nnUNetTrainer,nnUNetTrainerSelfRegg]"],
             "only: acdcc is unknown; known: acdc, synapse, glas, glas224,.*\n"
@@ -108,21 +111,25 @@ def test_a_smoke_run_takes_no_other_settings(archives: Path) -> None:
 def test_plans_share_their_folds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edits: list[str], halved: bool
 ) -> None:
-    """So all and half of the patients are not trained in one folder; what is not preprocessed is not trained yet."""
+    """So all and half of the patients are not trained in one folder; what is not preprocessed is not trained yet.
+
+    nnU-Net plans nothing where the folds are halved already.
+    """
     monkeypatch.syspath_prepend(str(EXAMPLE))
     from check_settings import mixed_folds
 
     folder = tmp_path / "Dataset027_ACDC"
     folder.mkdir()
+    paths = [EXAMPLE / name for name in edits]
+    share = "half" if halved else "all"
+    line = f"edit_plans: {folder} has {share} of its patients; take another folder: --config work=FOLDER"
+    (folder / "Mine.json").touch()
     if halved:
         (folder / "splits_all.json").touch()
-    paths = [EXAMPLE / name for name in edits]
-    assert list(mixed_folds([folder], paths)) == []
-    (folder / "HalfPatientsHalfResolutionQuarterWidth_2d.complete").touch()
-    mixed = halved != (len(edits) == 2)
-    share = "half" if halved else "all"
-    line = f"edit_plans: {folder} is trained with {share} of its patients; take another folder: --config work=FOLDER"
-    assert list(mixed_folds([folder], paths)) == [line] * mixed
+    assert list(mixed_folds([folder], paths, "Mine")) == []
+    assert list(mixed_folds([folder], paths, "Other")) == [line] * halved
+    (folder / "Mine_2d.complete").touch()
+    assert list(mixed_folds([folder], paths, "Mine")) == [line] * (halved != (len(edits) == 2))
 
 
 def test_plans_of_a_residual_encoder_become_smaller_too(tmp_path: Path) -> None:
@@ -166,6 +173,7 @@ def test_single_words_stand_for_lists(archives: Path) -> None:
         "all": 1,
     }  # fmt: skip
     assert "--size 224  --overwrite" in output
+    assert output.count("left out by only=glas224: acdc\n") == 1
 
 
 def registered(name: str) -> list[list[str]]:
@@ -245,24 +253,83 @@ def test_what_is_registered_is_what_runs(
     assert on_cpu == ("threads" not in next(text for rule, text in rules if rule == "predict"))
 
 
-@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
-def test_a_fold_is_trained_once_at_a_time(archives: Path) -> None:
-    """Where Snakemake alone is killed, its training runs on; the next one waits for its end."""
-    code, output = dry_run(
-        archives, "-p", "--config", "glas=GlaS.zip", "only=glas224", "folds=0", "trainers=nnUNetTrainer"
-    )
+@pytest.fixture
+def training(archives: Path) -> tuple[str, dict[str, str]]:
+    """What the workflow runs for a training, and an environment in which `nnUNetv2_train` only notes that it ran."""
+    settings = ["glas=GlaS.zip", "only=glas224", "folds=0", "trainers=nnUNetTrainer"]
+    code, output = dry_run(archives, "-p", "--config", *settings)
     assert code == 0, output
-    (shell,) = re.findall(r"^Shell command: (mkdir .*?logs/train.*?2>&1)$", output, re.MULTILINE | re.DOTALL)
-    stub = archives / "bin/nnUNetv2_train"
-    stub.parent.mkdir()
-    stub.write_text(f"#!/bin/bash\necho begin >> '{archives}/seen'; sleep 3; echo end >> '{archives}/seen'\n")
-    stub.chmod(0o755)
-    environment = os.environ | {"PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}", "GPUS": ""}
-    both = [subprocess.Popen(["bash", "-c", shell], env=environment, stdout=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert (archives / "seen").read_text().split() == ["begin", "end"] * 2
+    (shell,) = re.findall(r"^Shell command: (mkdir .*?logs/train.*?exit \$\?)$", output, re.MULTILINE | re.DOTALL)
+    command(
+        archives,
+        "nnUNetv2_train",
+        f"echo begin $nnUNet_n_proc_DA >> '{archives}/seen'; sleep 3; echo end >> '{archives}/seen'",
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "nnUNet_n_proc_DA"}
+    return shell, environment | {"PATH": f"{archives}/bin{os.pathsep}{os.environ['PATH']}", "GPUS": ""}
+
+
+def command(folder: Path, name: str, text: str) -> None:
+    """A command of this name in the folder's `bin`."""
+    (folder / "bin").mkdir(exist_ok=True)
+    path = folder / "bin" / name
+    path.write_text(f"#!/bin/bash\n{text}\n")
+    path.chmod(0o755)
+
+
+def trainings(count: int, shell: str, environment: dict[str, str]) -> list[bytes]:
+    """What each of so many trainings says, started together."""
+    running = [
+        subprocess.Popen(["bash", "-euo", "pipefail", "-c", shell], env=environment, stdout=subprocess.PIPE)
+        for _ in range(count)
+    ]
+    said = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * count
+    return said
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
+def test_a_fold_is_trained_once_at_a_time(archives: Path, training: tuple[str, dict[str, str]]) -> None:
+    """Where Snakemake alone is killed, its training runs on; the next one waits for its end."""
+    said = trainings(2, *training)
+    # nnU-Net's workers are as many as the job has cores
+    assert (archives / "seen").read_text().splitlines() == ["begin 12", "end"] * 2
     assert sum(b"waits: another training of this fold holds" in each for each in said) == 1
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="needs flock")
+@pytest.mark.parametrize("gpus", ["", "5"])
+def test_workers_that_outlive_their_training_hold_nothing(
+    archives: Path, training: tuple[str, dict[str, str]], gpus: str
+) -> None:
+    command(archives, "nnUNetv2_train", f"sleep 60 & echo $! >> '{archives}/workers'; kill -9 $$")
+    shell, environment = training
+    environment |= {"GPUS": gpus, "TMPDIR": str(archives)}
+    for _ in range(2):
+        killed = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", shell], env=environment, stdout=subprocess.PIPE, timeout=30
+        )
+        assert (killed.returncode, killed.stdout) == (128 + signal.SIGKILL, b"")
+    for worker in (archives / "workers").read_text().split():
+        os.kill(int(worker), signal.SIGKILL)
+
+
+def test_gpus_that_cannot_be_locked_are_said(tmp_path: Path) -> None:
+    command(tmp_path, "flock", "exit 71")
+    environment = os.environ | {"GPUS": "5", "PATH": f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}"}
+    script = [str(EXAMPLE / "on_a_free_gpu.sh"), "true"]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr.endswith("cannot be locked; leave out gpus, or set TMPDIR to a folder of this machine\n")
+
+
+def test_where_nothing_can_be_locked_it_trains(archives: Path, training: tuple[str, dict[str, str]]) -> None:
+    """As on some network drives, by what util-linux's flock ends with there; and somebody's own workers stay."""
+    command(archives, "flock", "exit 71")
+    shell, environment = training
+    (said,) = trainings(1, shell, environment | {"nnUNet_n_proc_DA": "3"})
+    assert (archives / "seen").read_text().splitlines() == ["begin 3", "end"]
+    assert b"fold_0.log.lock cannot be locked" in said
 
 
 def test_half_of_the_patients_are_left_out_once(tmp_path: Path) -> None:
