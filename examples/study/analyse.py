@@ -13,7 +13,7 @@ from pathlib import Path
 import plots
 import tables
 from evidence import cost, last_epochs, learning_curves, rounded
-from overview import of_forms, of_paper, of_study
+from overview import forms_of_paper, of_forms, of_paper, of_study
 from reading import read_datasets, read_table
 
 from nnunetv2_selfreg.errors import SelfRegError
@@ -44,7 +44,7 @@ def rebuild(results: Path, documentation: Path, paper: Path | None = None) -> di
     summaries = {part.name: part.summary() for part in datasets}
     numbers = {
         "overview": of_study(summaries) + (of_paper(paper) if paper else []),
-        "forms": of_forms(summaries),
+        "forms": of_forms(summaries) + (forms_of_paper(paper) if paper else []),
         "datasets": summaries,
         "learning_curves": learning_curves(datasets, curves),
         "last_epochs": last_epochs(curves, runs),

@@ -1,6 +1,6 @@
 """Every experiment as one row: SelfReg minus stock in mean Dice, of the study and of the paper's benchmarks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from nnunetv2_selfreg import statistics
 from nnunetv2_selfreg.benchmarks.metrics import METRICS
 from nnunetv2_selfreg.benchmarks.results import Section, read_results
-from nnunetv2_selfreg.comparison import MEAN, compare
+from nnunetv2_selfreg.comparison import MEAN, Comparison, compare
 
 RULE, METRIC = "published", "dice"
 METHOD, BASELINE = "SelfReg-UNet", "U-Net"  # as the paper's rows are named
@@ -19,6 +19,7 @@ NETWORKS = {  # of the arms with SelfReg as published, where it is not nnU-Net's
     "nnUNetTrainerSelfReg_4000steps": [],
     "nnUNetTrainerSelfRegPlain_4000steps": ["plain U-Net"],
 }
+OTHER_FORM = "nnUNetTrainerSelfRegDecorrelation_4000steps"  # of nnU-Net's own network
 FORMS = {  # the arms of screen.yaml and seeds.yaml
     "selfreg": "SelfReg, as published",
     "scr_expected": "SCR in its expected form",
@@ -81,15 +82,20 @@ def settled(pairs: int, p: float) -> bool:
 
 def _form(dataset: str, name: str, compared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     pairs = [run["difference"][MEAN] for each in compared for run in each["runs"]]
+    stock = statistics.exact_mean(each["classes"][MEAN]["other"] for each in compared)
+    return _form_row(TITLES[dataset], name, pairs, stock)
+
+
+def _form_row(experiment: str, name: str, pairs: list[float], stock: float) -> dict[str, Any]:
     spread = statistics.spread(pairs)
     deviation = spread["sd"] / len(pairs) ** 0.5
     # of the two-sided t test that the mean is 0; NaN where the pairs are one or alike
     p = 2 * float(student.sf(abs(spread["mean"]) / deviation, len(pairs) - 1)) if deviation > 0 else nan
     return {
-        "experiment": TITLES[dataset],
+        "experiment": experiment,
         "name": name,
         "runs": len(pairs),
-        "stock": statistics.exact_mean(each["classes"][MEAN]["other"] for each in compared),
+        "stock": stock,
         "difference": spread["mean"],
         "sd": spread["sd"],
         "over_pairs": _ends(spread),
@@ -109,20 +115,46 @@ def of_paper(folder: Path) -> list[dict[str, Any]]:
         SelfRegError: The runs cannot be read.
     """
     rows = []
-    for section in read_results(folder):
-        if METRIC not in section.definition.metrics[RULE]:
-            continue
-        for pair in section.pairs:
-            if pair.selfreg.trainer not in NETWORKS or "alone" not in section.protocol:  # another form; an ensemble
-                continue
-            mine, other = (arm.of(RULE, METRIC, pair.runs) for arm in (pair.selfreg, pair.stock))
-            found = compare(mine, other, section.definition.classes, METRICS[METRIC].margin)
-            title = TITLES.get(section.benchmark, f"{section.definition.title}, {section.protocol}")
-            label = "; ".join([title, ", ".join([*NETWORKS[pair.selfreg.trainer], "test images", *pair.incomplete])])
+    for section, trainer, label, found in _of_benchmarks(folder):
+        if trainer in NETWORKS:
             over_cases, over_folds = found.over_cases.loc[MEAN].to_dict(), found.over_folds.loc[MEAN].to_dict()
             row = _row(label, over_cases, over_folds, found.by_run[MEAN].tolist())
             rows.append(row | {"reported": _reported(section)})
     return rows
+
+
+def forms_of_paper(folder: Path) -> list[dict[str, Any]]:
+    """Decorrelation minus stock on the paper's benchmarks, as `of_forms` has it; a pair is a fold.
+
+    Args:
+        folder: What `leaderboard score` wrote to.
+
+    Raises:
+        SelfRegError: The runs cannot be read.
+    """
+    rows = []
+    for _, trainer, label, found in _of_benchmarks(folder):
+        if trainer == OTHER_FORM:
+            pairs, stock = found.by_run[MEAN].tolist(), float(found.over_cases.loc[MEAN, "other"])
+            row = _form_row(label, FORMS["decorrelation"], pairs, stock)
+            rows.append(row | {"over_folds": row["over_pairs"], "settled": None})
+    return rows
+
+
+def _of_benchmarks(folder: Path) -> Iterator[tuple[Section, str, str, Comparison]]:
+    """Each trainer of the paper's benchmarks minus its stock trainer: section, trainer, label, comparison.
+
+    Models alone, no ensembles.
+    """
+    for section in read_results(folder):
+        if METRIC in section.definition.metrics[RULE] and "alone" in section.protocol:
+            title = TITLES.get(section.benchmark, f"{section.definition.title}, {section.protocol}")
+            for pair in section.pairs:
+                mine, other = (arm.of(RULE, METRIC, pair.runs) for arm in (pair.selfreg, pair.stock))
+                found = compare(mine, other, section.definition.classes, METRICS[METRIC].margin)
+                trainer = pair.selfreg.trainer
+                label = "; ".join([title, ", ".join([*NETWORKS.get(trainer, []), "test images", *pair.incomplete])])
+                yield section, trainer, label, found
 
 
 def _row(

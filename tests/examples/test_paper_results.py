@@ -80,13 +80,16 @@ def test_the_page_says_what_the_rows_say():
 def test_the_plain_unets_are_printed_as_scored():
     table = (RESULTS / "table" / "table.md").read_text()
     (runs, stock), (_, selfreg) = arm(table, "nnUNetTrainerPlain"), arm(table, "nnUNetTrainerSelfRegPlain")
-    _, _, over_folds = difference_of(table, "nnUNetTrainerSelfRegPlain")
+    difference, interval, over_folds = difference_of(table, "nnUNetTrainerSelfRegPlain")
     page = " ".join((ROOT / "documentation" / "leaderboard.md").read_text().split())
-    count = {"2": "two of five", "3": "three of five", "4": "four of five", "5": "five"}[runs]
-    assert f"**GlaS with a plain U-Net**, {count} folds: {stock} without SelfReg and {selfreg} with it" in page
+    assert runs == "5"
+    assert f"**GlaS with a plain U-Net**, five folds: {stock} without SelfReg and {selfreg} with it" in page
     assert f"The interval over folds, {over_folds}, holds 0" in page
     assert float(over_folds.split()[0]) < 0 < float(over_folds.split()[2])
-    assert float(stock) > next(row.values[MEAN] for row in PROTOCOLS["glas224"].published if row.method == "U-Net")
+    published = next(row.values[MEAN] for row in PROTOCOLS["glas224"].published if row.method == "U-Net")
+    assert f"This U-Net is {float(stock) - published:.1f} points above the paper's {published}" in page
+    row = f"| GlaS with a plain U-Net, Dice | {stock} | {selfreg} | {difference} | {over_folds} | {interval} |"
+    assert row in (RESULTS / "README.md").read_text()
 
 
 def test_test_a_is_printed_as_scored():
@@ -95,6 +98,9 @@ def test_test_a_is_printed_as_scored():
     (_, stock), (_, selfreg) = arm(part, "nnUNetTrainer"), arm(part, "nnUNetTrainerSelfReg")
     assert f"was scored for folds 3 and 4: {stock} (stock) and {selfreg} (SelfReg)" in page
     assert f"| [{selfreg}](#the-papers-benchmarks-run-here) ({stock}), two of five folds" in page
+    (runs, stock), (_, selfreg) = arm(part, "nnUNetTrainerPlain"), arm(part, "nnUNetTrainerSelfRegPlain")
+    assert runs == "5"
+    assert f"The plain U-Nets have {stock} and {selfreg}, five folds" in page
 
 
 def test_iou_of_monuseg_is_printed_as_scored():
