@@ -1,6 +1,9 @@
 """Each statement of documentation/what_it_does.md about the losses, worked out on its own with numpy."""
 
 import json
+import os
+import subprocess
+import sys
 from itertools import permutations, product
 from pathlib import Path
 
@@ -137,6 +140,24 @@ def test_a_stage_can_be_scaled_down_without_changing_the_function():
     assert ratio.item() == pytest.approx(0.01, rel=1e-9)
     # and the part of SCR that the student can change
     assert sum(parts(scaled.numpy(), teacher.numpy())[:2]) < sum(parts(stage.numpy(), teacher.numpy())[:2])
+
+
+def test_the_losses_are_called_as_the_page_says():
+    """In a process of its own: the values are the reference's, both halves get a gradient, nnU-Net is not imported."""
+    part = (ROOT / "documentation" / "what_it_does.md").read_text().partition("## The losses in other code")[2]
+    lines = [line.removeprefix("    ") for line in part.splitlines() if line.startswith("    ")]
+    check = (
+        "import sys, numpy, reference",
+        "drawn = of_student.numpy(), of_teacher.numpy()",
+        "first = reference.semantic_consistency(student.detach().numpy(), teacher.numpy(), *drawn)",
+        "second = reference.internal_feature_distillation(student.detach().numpy())",
+        "numpy.testing.assert_allclose([scr.item(), ifd.item()], [first[0], second[0]], rtol=1e-5)",
+        "expected = 0.015 * first[1] + 0.015 * second[1]",
+        "numpy.testing.assert_allclose(student.grad, expected, rtol=1e-4, atol=1e-9)",
+        "assert 'nnunetv2' not in sys.modules",
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(reference.__file__).parent)}
+    subprocess.run([sys.executable, "-c", "\n".join([*lines, *check])], env=environment, check=True)
 
 
 def test_the_page_shows_the_numbers_of_the_committed_measurement():
