@@ -29,7 +29,7 @@ test-all: setup ## with the slow rows of documentation/compatibility.md
 # is what calculates nothing (archives, files, settings, commands), trainings, and compiling: torch 2.13 writes vector
 # code that such a processor's compiler refuses.
 CALCULATES := $(addprefix tests/test_,losses.py terms.py expectation.py criterion.py layouts.py taps.py networks.py \
-    statistics.py comparison.py what_it_does.py) $(wildcard tests/benchmarks/test_*.py) tests/commands/test_phantom.py \
+    statistics.py comparison.py what_it_does.py) $(wildcard tests/benchmarks/test_*.py) tests/commands/test_phantom.py tests/examples/test_paper_results.py \
     $(addprefix tests/benchmarks/convert/test_,pictures.py polygons.py benchmarks.py) tests/compare tests/inspect tests/study
 
 test-plain-processor: setup ## what calculates without a training, with the processor's newer instructions switched off

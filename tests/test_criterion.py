@@ -286,6 +286,21 @@ def live_tensors():
     return [thing for thing in gc.get_objects() if torch.is_tensor(thing)]
 
 
+def test_no_map_is_kept_between_the_loss_and_its_gradients():
+    """Neither a difference of maps nor the teacher on a coarser grid: they are made again where a gradient is made."""
+    criterion = criterion_for(plain_unet())
+    encoder = [torch.randn(2, channels, size, size, requires_grad=True) for channels, size in ((8, 16), (16, 8))]
+    features = anchored(encoder, [torch.randn(2, 8, 16, 16, requires_grad=True)], torch.randn(2, 4, 32, 32))
+    earlier = live_tensors()
+    known = {tensor.untyped_storage().data_ptr() for tensor in earlier}
+    loss = total(criterion, features)
+    others = [tensor for tensor in live_tensors() if tensor.untyped_storage().data_ptr() not in known]
+    smallest_map = 2 * 4 * 8 * 8  # the teacher's channels on the coarsest grid
+    assert max(tensor.numel() for tensor in others if tensor.is_floating_point()) < smallest_map
+    loss.backward()
+    assert all(feature.grad.abs().sum() > 0 for feature in encoder)
+
+
 def test_nothing_is_retained_over_many_steps():
     """Feature maps die with their step; tensors and the memory of the process stay what they were."""
     earlier = live_tensors()  # held to the end, so that what other tests left does not go meanwhile
@@ -358,6 +373,7 @@ def test_settings_of_the_taps_agree_with_slow_reference(settings):
         ((0.1, 0.1), "final", ["decoder.stages.1"]),
         ((0.0, 0.1), "encoder", ["encoder.stages.2"]),
         ((0.1, 0.0), "decoder", ["decoder.stages.0"]),
+        ((0.1, 0.0), "final", ["encoder.stages.1", "decoder.stages.1"]),  # SCR alone cannot tell it from the first
     ],
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -123,5 +123,5 @@ def test_peak_memory_stays_near_that_of_a_step_without_the_terms(compiled):
 def test_terms_in_every_second_step_train_as_well():
     step, criterion = training(settings=SelfRegSettings(every=2))
     losses = [step().item() for _ in range(60)]
-    assert losses[-1] < losses[0]
+    assert losses[-2] < losses[0]  # the last step has no terms
     assert criterion.take_means()["scr"] > 0

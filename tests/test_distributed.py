@@ -12,7 +12,7 @@ from networks import plain_unet
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_selfreg.compat import compile_with_hooks
+from nnunetv2_selfreg.compat import compile_with_hooks, unwrapped
 
 RANKS, STEPS = 2, 3
 FEATURES = (16, 64, 256)  # 4 MB: more than one of DDP's buckets, between which a compiled graph is parted
@@ -38,7 +38,9 @@ def rank_steps(rank: int, folder: str, compiled: bool) -> None:
     wrapped = DistributedDataParallel(called, find_unused_parameters=not compiled)
     if compiled:
         compile_with_hooks()
-    criterion = criterion_of(network, compiled)
+    inner, is_compiled = unwrapped(wrapped)  # as the trainer finds it
+    assert (inner is network, is_compiled) == (True, compiled)
+    criterion = criterion_of(inner, compiled)
     gradients = []
     for step in range(STEPS):
         images, target = images_of(rank, step)

@@ -22,7 +22,11 @@ def logging(epochs):
 def test_ticks_are_epochs(epochs, expected, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(Figure, "savefig", lambda plot, path, **_: (drawn.append(plot), path.touch()))
-    plot_progress(logging(epochs), BUILT_IN, tmp_path)
+    values = logging(epochs)
+    plot_progress(values, BUILT_IN, tmp_path)
+    shown = {line.get_label(): list(line.get_ydata()) for axis in drawn[0].axes for line in axis.lines}
+    percent = [100 * share for share in values[SHARE]]
+    assert shown == {"SCR": values["scr"], "IFD": values["ifd"], "share": pytest.approx(percent)}
     for axis in drawn[0].axes:
         low, high = axis.get_xlim()
         ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]

@@ -9,9 +9,12 @@ from networks import selfreg_settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "cost"))
 
+import published
 from alone import step_of
 from growth import maps_of
 from published import selfreg
+
+from nnunetv2_selfreg.losses import internal_feature_distillation
 
 
 @pytest.fixture
@@ -33,8 +36,17 @@ def test_published(benchmark, maps):
     benchmark(step)
 
 
+def test_the_yardsticks_ifd_is_ours():
+    """Also its ranking: the channels have means of their own, so other pairs would give another value."""
+    feature = torch.randn(2, 16, 24, 24) + torch.linspace(-1, 1, 16)[torch.randperm(16)][:, None, None]
+    expected = published.internal_feature_distillation(feature)
+    assert internal_feature_distillation(feature).item() == pytest.approx(expected.item(), rel=1e-5)
+    unranked = torch.nn.functional.mse_loss(*feature.chunk(2, dim=1)).item()
+    assert abs(unranked / expected.item() - 1) > 1e-2
+
+
 def test_the_yardstick_computes_the_same(maps):
-    """IFD to the last digit; SCR draws other channels, so its mean over many draws."""
+    """SCR draws other channels, so its mean over many draws."""
     step = step_of(maps, selfreg_settings(lambda_scr=1, lambda_ifd=1))
     torch.manual_seed(0)
     ours = [step().item() for _ in range(30)]

@@ -106,6 +106,16 @@ def test_wilcoxon_tests_the_means_of_clusters() -> None:
     assert (found["cases"], found["clusters"]) == (12, 6)
 
 
+def test_wilcoxon_leaves_out_clusters_that_do_not_differ() -> None:
+    """The p of the nine that differ, by all signs that their ranks can have."""
+    gains = np.array([1.0, 2, 3, -4, 5, -6, 7, 8, 9, 0, 0]) / 100
+    stock = np.full((11, 1), 0.5)
+    found = difference(stock + gains[:, None], stock, names(11), 0.01)
+    ranks = np.arange(1, 10)
+    sums = np.array([ranks[np.array(signs)].sum() for signs in product([False, True], repeat=9)])
+    assert found["p"] == pytest.approx(2 * np.mean(sums <= 10))  # 4 and 6 are the ranks of the negative ones
+
+
 def test_swapped_arms_flip_everything() -> None:
     selfreg, stock = arms(20, 3, gain=0.01)
     one, other = (difference(*pair, names(20, each=2), 0.01) for pair in ((selfreg, stock), (stock, selfreg)))

@@ -39,6 +39,25 @@ def test_headline_numbers_are_there() -> None:
     } <= found
 
 
+def test_numbers_of_single_classes_are_the_papers() -> None:
+    """arXiv 2406.14896, its tables of Synapse and ACDC."""
+    organs = ("aorta", "gallbladder", "kidney L", "kidney R", "liver", "pancreas", "spleen", "stomach")
+    printed = {
+        ("synapse", "U-Net"): (organs, (89.07, 69.72, 77.77, 68.60, 93.43, 53.98, 86.67, 75.58)),
+        ("synapse", "SelfReg-UNet"): (organs, (88.74, 71.78, 85.32, 80.71, 93.80, 62.22, 84.78, 75.39)),
+        ("synapse", "SwinUnet"): (organs, (85.47, 66.53, 83.28, 79.61, 94.29, 56.58, 90.66, 76.60)),
+        ("synapse", "SelfReg-SwinUnet"): (organs, (86.07, 69.65, 85.12, 82.58, 94.18, 61.08, 87.42, 78.22)),
+        ("acdc", "SelfReg-UNet"): (("RV", "Myo", "LV"), (88.92, 89.49, 95.88)),
+        ("acdc", "SwinUnet"): (("RV", "Myo", "LV"), (88.55, 85.62, 95.83)),
+        ("acdc", "SelfReg-SwinUnet"): (("RV", "Myo", "LV"), (89.49, 89.27, 95.70)),
+    }
+    rows = {(name, row.method): row.values for name, row in ROWS if row.metric == "dice" and row.protocol == TEST_SET}
+    for key, (classes, values) in printed.items():
+        assert {name: value for name, value in rows[key].items() if name != "mean"} == dict(
+            zip(classes, values, strict=True)
+        )
+
+
 def test_cross_validations_are_kept_from_the_tables_of_the_test_set() -> None:
     rows = [row for _, row in ROWS if row.rule == "nnunet"]
     assert len(rows) == 5

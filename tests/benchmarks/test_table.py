@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from nnunetv2_selfreg import cli
+from nnunetv2_selfreg.benchmarks import plots
 from nnunetv2_selfreg.benchmarks.cells import latex
+from nnunetv2_selfreg.benchmarks.metrics import METRICS
 from nnunetv2_selfreg.benchmarks.table import write_table
 from nnunetv2_selfreg.errors import SelfRegError
 
@@ -52,6 +54,23 @@ def refusal(folder: Path) -> str:
     assert "\n" not in str(caught.value)
     assert not (folder / "out").exists()
     return str(caught.value)
+
+
+def test_a_lower_distance_is_better(tmp_path: Path, acdc_run: Runs) -> None:
+    runs = acdc_run(tmp_path, "nnUNetTrainerSelfReg", 0.91, seed=2), acdc_run(tmp_path, "nnUNetTrainer", 0.9, seed=1)
+    (table,) = tables(tmp_path)
+    found = measure(table, metric="hd95")["difference"]["nnUNetTrainerSelfReg - nnUNetTrainer, 2d, nnUNetPlans"]
+    frames = [pd.read_csv(path).query("rule == 'published' and metric == 'hd95'") for path in runs]
+    selfreg, stock = (frame.pivot(index="case", columns="class", values="value") for frame in frames)
+    gains = {name: selfreg[name] - stock[name] for name in ("RV", "Myo", "LV")}
+    gains["mean"] = (selfreg - stock).mean(axis=1)
+    for name, gain in gains.items():
+        assert (found[name]["better"], found[name]["worse"]) == (np.sum(gain < -1), np.sum(gain > 1))
+        assert found[name]["better"] != found[name]["worse"]
+    page = (tmp_path / "table.html").read_text()
+    assert "HD95 [voxel], published rule, lower is better" in page
+    assert re.search(r"HD95, published rule: .*, one point per case; below 0 is better", page)
+    assert re.search(r"Dice, published rule: .*, one point per case; above 0 is better", page)
 
 
 def test_rows_are_means_over_cases_then_classes(tmp_path: Path, acdc_run: Runs) -> None:
@@ -448,3 +467,13 @@ def test_the_ensemble_of_a_protocol_of_single_folds_is_called_so(
     write_table(tmp_path, tmp_path)
     said = "The protocol's row is each fold alone. Here the folds' networks predict together"
     assert (said in (tmp_path / "table.md").read_text()) == together
+
+
+@pytest.mark.parametrize(("metric", "marked"), [("dice", plots.WORSE), ("hd95", plots.BETTER)])
+def test_a_case_is_drawn_in_the_colour_of_what_is_better(metric: str, marked: str) -> None:
+    """Seven cases that are 5 lower; the legend has each colour once."""
+    gains = pd.DataFrame({"RV": [-5.0] * 7})
+    summary = pd.DataFrame({"mean": -5.0, "low": -6.0, "high": -4.0}, index=["RV"])
+    drawn = plots.differences(gains, METRICS[metric], summary).decode().lower()
+    (other,) = {plots.BETTER, plots.WORSE} - {marked}
+    assert drawn.count(marked.lower()) - drawn.count(other.lower()) >= 7

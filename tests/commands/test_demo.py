@@ -65,6 +65,14 @@ def test_every_part_runs_one_of_nnunets_commands_with_the_demos_folders(tmp_path
         assert {setting[name] for setting in settings} == {str(tmp_path / name)}
 
 
+@pytest.mark.parametrize(("mean", "code"), [(0.1, 1), (float("nan"), 1), (0.95, 0)])
+def test_a_dice_that_no_working_installation_reaches_is_an_error(tmp_path, monkeypatch, capsys, mean, code):
+    monkeypatch.setattr("nnunetv2_selfreg.commands.demo.run_parts", lambda parts, marker: None)
+    monkeypatch.setattr(Demo, "dice", lambda demo: {"RV": mean, "mean": mean})
+    assert main(["--folder", str(tmp_path / "demo"), "--device", "cpu"]) == code
+    assert ("try nnUNetv2_selfreg doctor" in capsys.readouterr().out) == (code == 1)
+
+
 def test_the_report_is_aligned_and_names_what_comes_next(tmp_path):
     demo = Demo(tmp_path / "a b", 0, "cpu")
     dice = {"RV": 0.9, "myocardium": 0.85, "LV": 0.95, "mean": 0.9}

@@ -102,6 +102,26 @@ def test_names_settings_and_logged_values(model, tmp_path, capsys):
     assert told["folds"].keys() == {"fold_1"}
 
 
+def test_the_printed_command_names_the_checkpoint_and_the_folds_that_are_there(model, tmp_path, capsys):
+    """An interrupted training; and all five folds, which nnU-Net takes by itself."""
+    shutil.copy(model / "fold_1" / "checkpoint_final.pth", model / "fold_1" / "checkpoint_latest.pth")
+    assert main([str(model), str(tmp_path / "one"), "-f", "1", "-chk", "checkpoint_latest.pth"]) == 0
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .endswith("-tr nnUNetTrainer -p TinySelfRegSCR -f 1 -chk checkpoint_latest.pth -i IMAGES -o PREDICTIONS")
+    )
+    assert [path.name for path in (tmp_path / "one").rglob("*.pth")] == ["checkpoint_latest.pth"]
+    for fold in (2, 3, 4):
+        shutil.copytree(model / "fold_0", model / f"fold_{fold}")
+    assert main([str(model), str(tmp_path / "five")]) == 0
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .endswith("-tr nnUNetTrainer -p TinySelfRegSCR -i IMAGES -o PREDICTIONS")
+    )
+
+
 def test_the_studys_subclass_is_exported_as_the_trainer_that_it_is_made_of(stock_model, tmp_path, monkeypatch):
     trainer = "nnUNetTrainerSelfRegRamped_10epochs"
     needs_external_trainers(monkeypatch, STUDY, trainer)
@@ -294,16 +314,25 @@ def test_a_model_that_predicts_nan_is_said_to(model, tmp_path):
 
 
 def test_a_model_that_predicts_differently_is_not_written(model, tmp_path, monkeypatch):
-    """As if saving had changed a weight."""
+    """As if saving had changed the weights' last digits."""
     save = torch.save
 
     def save_changed(content, path):
-        save(content | {"network_weights": {name: w + 1 for name, w in content["network_weights"].items()}}, path)
+        weights = {name: weight * (1 + 1e-6) for name, weight in content["network_weights"].items()}
+        save(content | {"network_weights": weights}, path)
 
     monkeypatch.setattr(torch, "save", save_changed)
     with pytest.raises(SelfRegError, match="fold_0 predicts differently as nnUNetTrainer; nothing was written"):
         export(model, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_a_single_bit_of_a_prediction_is_a_difference(model, tmp_path, monkeypatch):
+    logits = torch.ones(2, 3)
+    found = iter([logits, logits.clone().index_fill_(1, torch.tensor(1), 1 + torch.finfo(torch.float32).eps)])
+    monkeypatch.setattr("nnunetv2_selfreg.commands.export._logits", lambda *_: next(found))
+    with pytest.raises(SelfRegError, match="fold_0 predicts differently as nnUNetTrainer; nothing was written"):
+        export(model, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

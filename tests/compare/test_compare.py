@@ -53,6 +53,8 @@ def test_the_differences_are_those_worked_out_by_hand(models, tmp_path, capsys):
     found = [float(value) for value in re.findall(r"[-+]?\d+\.\d+", row)][:3]
     expected = [100 * mean(pair[1] for pair in rv), 100 * mean(pair[0] for pair in rv)]
     assert found == pytest.approx([*expected, expected[1] - expected[0]], abs=0.0051)
+    ends = re.search(r"([-+]\d+\.\d+) to ([-+]\d+\.\d+)", row)
+    assert float(ends[1]) < found[2] < float(ends[2])
     # over folds: Student's t of two differences
     by_fold = [fold_mean(SECOND[fold]) - fold_mean(FIRST[fold]) for fold in FIRST]
     half = t.ppf(0.975, 1) * stdev(by_fold) / math.sqrt(2)
@@ -153,6 +155,7 @@ def test_few_cases_do_not_say_which_is_better(tmp_path, count):
         write_summary(tmp_path / name / "summary.json", {f"case{i}": (dice + i / 1000, dice) for i in range(count)})
     assert compare(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out") == 0
     text = text_of(tmp_path / "out")
+    assert text.count("+5.00 to +5.00") == 4  # each case gains 5 points in both classes, so any cases do
     assert ("B is better on other cases like these" in text) == (count == 10)
     assert ("fewer than 10 cases are too few to rely on it" in text) == (count == 9)
 

@@ -1,9 +1,11 @@
 """The rows of the paper's benchmarks: what the documents print is what the committed scores give."""
 
+import json
 import re
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))
@@ -115,8 +117,22 @@ def test_the_committed_table_is_that_of_the_scores(tmp_path):
     assert main(["leaderboard", "table", str(RESULTS), "-o", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in (RESULTS / "table").iterdir()}
     for made in tmp_path.iterdir():
+        if made.suffix in (".json", ".csv"):  # more digits than all processors agree on
+            continue
         one, other = (re.sub(r"base64,[^\"]*", "", path.read_text()) for path in (made, RESULTS / "table" / made.name))
         assert one == other, made.name
+    one, other = (pd.read_csv(folder / "table.csv") for folder in (tmp_path, RESULTS / "table"))
+    pd.testing.assert_frame_equal(one, other, rtol=2e-6)
+    rows, printed = (
+        [row for table in json.loads((folder / "table.json").read_text())["tables"] for row in table["rows"]]
+        for folder in (tmp_path, RESULTS / "table")
+    )
+    assert len(rows) == len(printed) == len(one)
+    for row, expected in zip(rows, printed, strict=True):
+        assert row == {
+            name: pytest.approx(value, rel=2e-6) if isinstance(value, float) else value
+            for name, value in expected.items()
+        }
 
 
 def test_every_row_that_selfreg_is_listed_with_is_named():

@@ -421,6 +421,28 @@ def test_without_references_the_prediction_is_explained(flat):
     content, page = measure(flat, "--cases", "1", labels=False)
     assert content["settings"]["reference"] is False
     assert "own prediction" in page
+    (case,), model = content["cases"], opened(flat.folder)
+    (files,) = find_cases(flat.images / case, None, ".nii.gz", 1)
+    prepared = prepare(files, model.predictor)
+    with torch.no_grad():
+        seen = [model.predictor.network(prepared.image[slicer][None])[0].argmax(0) for slicer in prepared.slicers]
+    for name, label in list(CLASSES.items())[1:]:
+        areas = sorted(float((each == label).float().mean()) for each in seen)
+        largest = [area for area in areas if area > 0][-3:]  # the patches that are explained
+        if largest:
+            found = value(content["models"][0], "class_area", "input", name)["by_case"][case]
+            assert found == pytest.approx(np.mean(largest))
+    assert any((each > 0).any() for each in seen)
+
+
+def test_a_picture_of_heat_is_in_units_of_an_even_map(flat):
+    model = opened(flat.folder)
+    inspection = Inspection(model)
+    files = find_cases(flat.images, flat.labels, ".nii.gz", 1)[0]
+    inspection.add(prepare(files, model.predictor), show=True)
+    heats = [heat for view in inspection.views.values() for heat in view.heat.values() if heat is not None]
+    assert heats
+    assert [float(heat.mean()) for heat in heats] == pytest.approx([1.0] * len(heats), rel=1e-5)
 
 
 def test_three_dimensions_regions_channels_and_the_ignore_label(deep):

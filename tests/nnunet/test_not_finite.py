@@ -52,21 +52,42 @@ def test_an_epoch_without_a_single_finite_step_is_an_error_with_the_scaler_too(t
         trainer.run_training()
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_a_rank_without_a_finite_step_ends_the_epoch_whatever_the_others_say(trainer, monkeypatch, order):
-    """With DDP; a step that overflows now and then is no error."""
-    once = NonFinite(["encoder.stages.1"], 1, False), {"loss": 0.5, "scr": 1.0, "ifd": 1.0}
-    always = NonFinite(["encoder.stages.2"], 0, True), {"loss": math.nan, "scr": math.nan, "ifd": math.nan}
-    ranks = [(once, always)[rank] for rank in order]
+def on_ranks(trainer, monkeypatch, ranks):
+    """Lets the trainer gather these results of two processes; whatever nnU-Net gathers is the same on both."""
 
     def gather(found, mine):
         found[:] = ranks if isinstance(mine, tuple) else [mine] * 2
 
     monkeypatch.setattr("torch.distributed.all_gather_object", gather)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr(trainer.loss, "take_means", lambda: ranks[0][1])  # this process is the first
     trainer.is_ddp, trainer.grad_scaler = True, torch.GradScaler("cpu")
+    trainer.on_train_epoch_end([{"loss": np.float32(0.5)}])
+
+
+def test_the_logged_means_are_those_of_all_ranks(trainer, monkeypatch):
+    ranks = [(None, {"loss": 0.5, "scr": scr, "ifd": 4 * scr}) for scr in (1.0, 2.0)]
+    on_ranks(trainer, monkeypatch, ranks)
+    logging = getattr(trainer.logger, "local_logger", trainer.logger).my_fantastic_logging
+    assert (logging["scr"][-1], logging["ifd"][-1]) == (1.5, 6.0)
+    assert logging["selfreg_share"][-1] == pytest.approx(0.015 * 7.5 / (0.5 + 0.015 * 7.5))
+
+
+def test_an_epoch_without_a_step_with_terms_logs_no_number(trainer, monkeypatch):
+    """As with `every` and fewer training steps than that."""
+    monkeypatch.setattr(trainer.loss, "take_means", dict)
+    trainer.on_train_epoch_end([{"loss": np.float32(0.5)}])
+    logging = getattr(trainer.logger, "local_logger", trainer.logger).my_fantastic_logging
+    assert all(math.isnan(logging[name][-1]) for name in ("scr", "ifd", "selfreg_share"))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_rank_without_a_finite_step_ends_the_epoch_whatever_the_others_say(trainer, monkeypatch, order):
+    """With DDP; a step that overflows now and then is no error."""
+    once = NonFinite(["encoder.stages.1"], 1, False), {"loss": 0.5, "scr": 1.0, "ifd": 1.0}
+    always = NonFinite(["encoder.stages.2"], 0, True), {"loss": math.nan, "scr": math.nan, "ifd": math.nan}
     with pytest.raises(RuntimeError, match=r"iteration 0, first at encoder\.stages\.2"):
-        trainer.on_train_epoch_end([{"loss": np.float32(0.5)}])
+        on_ranks(trainer, monkeypatch, [(once, always)[rank] for rank in order])
 
 
 def test_an_override_that_leaves_out_ours_is_said_and_the_curves_go_on(trainer, monkeypatch, capsys):
