@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,13 @@ class Mangling:
         kind: One of `OF_FILES` or `OF_RUNS`.
         path: The file or folder that is mangled, relative to the folder.
         amount: From 0 to below 1: how much is left, how early the run ends, or which of several ways it is.
+        place: The keys of the value in a JSON file that gets another type; chosen by the amount when left out.
     """
 
     kind: str
     path: str = ""
     amount: float = 0.0
+    place: tuple[str, ...] = ()
 
     def among(self, ways: Sequence[Any]) -> Any:
         """One of several ways."""
@@ -88,14 +91,14 @@ class Mangling:
             _remove(path)
             path.symlink_to(path.name if is_folder or self.amount < 0.3 else BROKEN)  # a link to itself leads nowhere
         elif self.kind == "wrong type":
-            _wrong_type(path, self.amount)
+            _wrong_type(path, self.amount, self.place)
 
     def limit(self) -> int:
         """Bytes of a file after which a disk is full: from 0 to 100000, many of them small."""
         return int(10 ** (5 * self.amount)) - 1
 
 
-def _wrong_type(path: Path, amount: float) -> None:
+def _wrong_type(path: Path, amount: float, place: Sequence[str]) -> None:
     within = amount * 2 % 1  # so that one number says which half, and what in it
     if path.is_dir():
         _remove(path)
@@ -104,6 +107,9 @@ def _wrong_type(path: Path, amount: float) -> None:
         content = json.loads(path.read_bytes())
         places = list(_places(content))
         parent, key = places[int(within * len(places))]
+        if place:
+            *above, key = place
+            parent = reduce(lambda part, name: part[name], above, content)
         kinds = [value for value in TYPES if _kind(value) != _kind(parent[key])]
         parent[key] = kinds[int(amount * 1000) % len(kinds)]
         _replace(path, json.dumps(content).encode())

@@ -131,6 +131,7 @@ def test_one_mangling_ends_right_or_changes_nothing(name: str) -> None:
     assert not found, "\n".join(found)
 
 
+ARCHITECTURE = ("configurations", "2d", "architecture")
 FOUND = {
     "an archive whose reading fails is named": ("convert a zip", Mangling("unreadable", "archive.zip", 0.9)),
     "a full disk is no fault of the archive": ("convert a zip", Mangling("full disk", "", 0.275)),
@@ -142,9 +143,19 @@ FOUND = {
     "a link to itself that is inspected": ("inspect", Mangling("unreadable", STOCK, 0.1)),
     "a link to itself that is compared": ("compare", Mangling("unreadable", MODEL, 0.1)),
     "a folder that only looks like a fold": ("export", Mangling("renamed", f"{MODEL}/fold_0", 0.363)),
-    "a network class of the wrong type": ("plans", Mangling("wrong type", "Dataset001_Tiny/nnUNetPlans.json", 0.462)),
-    "a label of the wrong type": ("plans", Mangling("wrong type", "Dataset001_Tiny/dataset.json", 0.85)),
-    "labels of the wrong type": ("export", Mangling("wrong type", f"{MODEL}/dataset.json", 0.378)),
+    "a network class of the wrong type": (
+        "plans",
+        Mangling("wrong type", "Dataset001_Tiny/nnUNetPlans.json", 0.462, (*ARCHITECTURE, "network_class_name")),
+    ),
+    "imports of the wrong type": (
+        "plans",
+        Mangling("wrong type", "Dataset001_Tiny/nnUNetPlans.json", 0.462, (*ARCHITECTURE, "_kw_requires_import")),
+    ),
+    "a label of the wrong type": (
+        "plans",
+        Mangling("wrong type", "Dataset001_Tiny/dataset.json", 0.85, ("labels", "background")),
+    ),
+    "labels of the wrong type": ("export", Mangling("wrong type", f"{MODEL}/dataset.json", 0.378, ("labels",))),
 }
 
 
