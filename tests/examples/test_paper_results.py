@@ -26,7 +26,7 @@ def test_the_printed_rows_are_those_of_the_committed_scores(tmp_path):
     page = (ROOT / "documentation" / "leaderboard.md").read_text()
     printed = page.partition("<!-- rows of")[2].partition("<!-- end")[0].splitlines()
     rows = [line for line in printed if line.startswith("|") and not line.startswith("| ---")]
-    assert len(rows) == 21
+    assert len(rows) == 23
     assert [row for row in rows if row not in table] == []
 
 
@@ -94,6 +94,21 @@ def test_the_plain_unets_are_printed_as_scored():
     assert row in (RESULTS / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("name", "title"), [("GlaS", "## GlaS, each fold alone")])
+def test_decorrelation_is_printed_as_scored(name, title):
+    table = (RESULTS / "table" / "table.md").read_text().partition(title)[2]
+    trainer = "nnUNetTrainerSelfRegDecorrelation"
+    (_, stock), (runs, mean) = arm(table, "nnUNetTrainer"), arm(table, trainer)
+    difference, interval, over_folds = difference_of(table, trainer)
+    assert runs == "5"
+    page = " ".join((ROOT / "documentation" / "leaderboard.md").read_text().split())
+    assert f"five folds: {mean}, {difference.removeprefix('+')} points more than stock" in page
+    assert f"The interval over folds, {over_folds}, holds 0. Test A:" in page
+    assert float(over_folds.split()[0]) < 0 < float(over_folds.split()[2])
+    row = f"| {stock} | {mean} | {difference} | {over_folds} | {interval} |"
+    assert f"| {name}, decorrelation in SelfReg's place, Dice {row}" in (RESULTS / "README.md").read_text()
+
+
 def test_test_a_is_printed_as_scored():
     page = " ".join((ROOT / "documentation" / "leaderboard.md").read_text().split())
     part = (RESULTS / "table" / "table.md").read_text().partition("## GlaS test A")[2]
@@ -103,6 +118,7 @@ def test_test_a_is_printed_as_scored():
     (runs, stock), (_, selfreg) = arm(part, "nnUNetTrainerPlain"), arm(part, "nnUNetTrainerSelfRegPlain")
     assert runs == "5"
     assert f"The plain U-Nets have {stock} and {selfreg}, five folds" in page
+    assert f"Test A: {arm(part, 'nnUNetTrainerSelfRegDecorrelation')[1]}." in page
 
 
 def test_iou_of_monuseg_is_printed_as_scored():
