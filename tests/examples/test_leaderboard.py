@@ -362,6 +362,29 @@ def test_a_missing_gpu_is_said_before_anything_runs(archives: Path) -> None:
 
 
 @pytest.mark.longer
+def test_scores_that_are_missing_are_made_although_a_table_is_there(archives: Path) -> None:
+    """As of folds that were run one by one, and then all together."""
+    work, data = archives / "leaderboard", "Dataset228_GlaS224"
+    model = work / "nnUNet_results" / data / "nnUNetTrainer__nnUNetPlans__2d"
+    preprocessed = work / "nnUNet_preprocessed" / data
+    made = [
+        work / "nnUNet_raw" / data / "dataset.json",
+        preprocessed / "nnUNetPlans.json",
+        preprocessed / "nnUNetPlans_2d.complete",
+        model / "fold_0" / "validation" / "summary.json",
+        model / "crossval_results_folds_0" / "summary.json",
+        *(work / "table" / f"table{ending}" for ending in (".html", ".md", ".tex", ".csv", ".json")),
+    ]
+    for age, path in enumerate(reversed(made)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (time.time() - 10 * age, time.time() - 10 * age))
+    code, output = dry_run(archives, "--config", "glas=GlaS.zip", "only=glas224", "folds=0", "trainers=nnUNetTrainer")
+    assert code == 0, output
+    assert jobs(output) == {"predict": 1, "score": 2, "table": 1, "all": 1}
+
+
+@pytest.mark.longer
 def test_an_ensemble_of_other_folds_makes_room(archives: Path) -> None:
     scores = archives / "leaderboard/scores"
     scores.mkdir(parents=True)
