@@ -69,7 +69,10 @@ class ComparisonReport:
 
     @cached_property
     def cases(self) -> pd.DataFrame:
-        """Each case: `patient`, `fold`; `A`, `B`, `difference`, means over the classes that both count; each class."""
+        """The cases: patient, fold, Dice and difference.
+
+        `A`, `B` and `difference` are means over the classes that both models count; each class has such columns, too.
+        """
         values = {name: 100 * by_case(scores, self.classes) for name, scores in self.scores.items()}
         first = self.scores["A"].drop_duplicates("case").set_index("case")
         table = pd.DataFrame({"patient": first["cluster"], "fold": first["fold"]}).loc[values["A"].index]
