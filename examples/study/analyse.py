@@ -22,15 +22,19 @@ from nnunetv2_selfreg.files import write_text
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "examples" / "study" / "results"
 PAPER = ROOT / "examples" / "leaderboard" / "results" / "paper"
+AGAIN = PAPER.with_name("paper_again")
 
 
-def rebuild(results: Path, documentation: Path, paper: Path | None = None) -> dict[Path, str]:
+def rebuild(
+    results: Path, documentation: Path, paper: Path | None = None, again: Path | None = None
+) -> dict[Path, str]:
     """Everything that follows from the raw results.
 
     Args:
         results: The folder of `scores.csv`, `curves.csv` and `runs.csv`.
         documentation: The folder of `evidence.md`, if there is that page, and of the pictures.
         paper: What `leaderboard score` wrote of the paper's benchmarks, if they are to stand beside the study.
+        again: The same of fresh trainings.
 
     Returns:
         The texts of the files, by path.
@@ -43,7 +47,7 @@ def rebuild(results: Path, documentation: Path, paper: Path | None = None) -> di
     datasets = read_datasets(scores, curves, runs)
     summaries = {part.name: part.summary() for part in datasets}
     numbers = {
-        "overview": of_study(summaries) + (of_paper(paper) if paper else []),
+        "overview": of_study(summaries) + (of_paper(paper, again) if paper else []),
         "forms": of_forms(summaries) + (forms_of_paper(paper) if paper else []),
         "datasets": summaries,
         "learning_curves": learning_curves(datasets, curves),
@@ -79,11 +83,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--paper", type=Path, help="scored runs of the paper's benchmarks; without --results the published ones"
     )
+    parser.add_argument("--again", type=Path, help="the same of fresh trainings; with --paper")
     parser.add_argument("--documentation", type=Path, default=ROOT / "documentation")
     parsed = parser.parse_args(arguments)
     try:
-        paper = parsed.paper or (PAPER if parsed.results == RESULTS else None)
-        files = rebuild(parsed.results, parsed.documentation, paper)
+        published = parsed.results == RESULTS and not parsed.paper
+        paper, again = (PAPER, AGAIN) if published else (parsed.paper, parsed.again)
+        files = rebuild(parsed.results, parsed.documentation, paper, again)
     except SelfRegError as error:
         sys.exit(str(error))
     changed = [path for path, text in files.items() if not is_current(path, text)]

@@ -1,16 +1,18 @@
 """Every experiment as one row: SelfReg minus stock in mean Dice, of the study and of the paper's benchmarks."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from evidence import CONFIRMATION, SCREEN, STOCK, TITLES, primary
 from scipy.stats import t as student
 
 from nnunetv2_selfreg import statistics
 from nnunetv2_selfreg.benchmarks.metrics import METRICS
-from nnunetv2_selfreg.benchmarks.results import Section, read_results
+from nnunetv2_selfreg.benchmarks.results import Pair, Section, read_results
 from nnunetv2_selfreg.comparison import MEAN, Comparison, compare
 
 RULE, METRIC = "published", "dice"
@@ -18,8 +20,9 @@ METHOD, BASELINE = "SelfReg-UNet", "U-Net"  # as the paper's rows are named
 NETWORKS = {  # of the arms with SelfReg as published, where it is not nnU-Net's own
     "nnUNetTrainerSelfReg_4000steps": [],
     "nnUNetTrainerSelfRegPlain_4000steps": ["plain U-Net"],
+    "nnUNetTrainerSelfReg_6000steps": ["16 to 256 channels"],
 }
-OTHER_FORM = "nnUNetTrainerSelfRegDecorrelation_4000steps"  # of nnU-Net's own network
+OTHER_FORMS = {"nnUNetTrainerSelfRegDecorrelation_4000steps"}  # of nnU-Net's own network
 FORMS = {  # the arms of screen.yaml and seeds.yaml
     "selfreg": "SelfReg, as published",
     "scr_expected": "SCR in its expected form",
@@ -44,8 +47,8 @@ def of_study(summaries: Mapping[str, Any]) -> list[dict[str, Any]]:
                 label = title if registered else f"{title}; with the runs added later"
                 again = part["noise"] if registered else []
                 over_cases, over_folds = (compared[key][MEAN] for key in ("classes", "over_folds"))
-                runs = [run["difference"][MEAN] for run in compared["runs"]]
-                rows.append(_row(label, over_cases, over_folds, runs) | {"noise": list(map(_noise, again))})
+                noise = [_noise(each["over_folds"][MEAN], _each_run(each)) for each in again]
+                rows.append(_row(label, over_cases, over_folds, _each_run(compared)) | {"noise": noise})
     return rows
 
 
@@ -81,7 +84,7 @@ def settled(pairs: int, p: float) -> bool:
 
 
 def _form(dataset: str, name: str, compared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    pairs = [run["difference"][MEAN] for each in compared for run in each["runs"]]
+    pairs = [difference for each in compared for difference in _each_run(each)]
     stock = statistics.exact_mean(each["classes"][MEAN]["other"] for each in compared)
     return _form_row(TITLES[dataset], name, pairs, stock)
 
@@ -105,21 +108,25 @@ def _form_row(experiment: str, name: str, pairs: list[float], stock: float) -> d
     }
 
 
-def of_paper(folder: Path) -> list[dict[str, Any]]:
+def of_paper(folder: Path, again: Path | None = None) -> list[dict[str, Any]]:
     """Each arm of the paper's benchmarks with SelfReg as published, on the runs that stock has, too.
 
     Args:
         folder: What `leaderboard score` wrote to.
+        again: The same of fresh trainings. They give a row of their own and one with the first, and the noise.
 
     Raises:
         SelfRegError: The runs cannot be read.
     """
     rows = []
-    for section, trainer, label, found in _of_benchmarks(folder):
-        if trainer in NETWORKS:
-            over_cases, over_folds = found.over_cases.loc[MEAN].to_dict(), found.over_folds.loc[MEAN].to_dict()
-            row = _row(label, over_cases, over_folds, found.by_run[MEAN].tolist())
-            rows.append(row | {"reported": _reported(section)})
+    fresh = {part.key: part for part in _of_benchmarks(again)} if again else {}
+    for part in _of_benchmarks(folder):
+        if part.trainer not in NETWORKS:
+            continue
+        repeated = fresh.get(part.key)
+        rows.append(part.row() | {"noise": [repeated.noise(part)] if repeated else []})
+        if repeated:
+            rows += [repeated.row("fresh trainings"), repeated.beside(part).row("with the fresh trainings")]
     return rows
 
 
@@ -133,28 +140,72 @@ def forms_of_paper(folder: Path) -> list[dict[str, Any]]:
         SelfRegError: The runs cannot be read.
     """
     rows = []
-    for _, trainer, label, found in _of_benchmarks(folder):
-        if trainer == OTHER_FORM:
+    for part in _of_benchmarks(folder):
+        if part.trainer in OTHER_FORMS:
+            found = part.compared()
             pairs, stock = found.by_run[MEAN].tolist(), float(found.over_cases.loc[MEAN, "other"])
-            row = _form_row(label, FORMS["decorrelation"], pairs, stock)
+            row = _form_row(part.label(), FORMS["decorrelation"], pairs, stock)
             rows.append(row | {"over_folds": row["over_pairs"], "settled": None})
     return rows
 
 
-def _of_benchmarks(folder: Path) -> Iterator[tuple[Section, str, str, Comparison]]:
-    """Each trainer of the paper's benchmarks minus its stock trainer: section, trainer, label, comparison.
+@dataclass(frozen=True)
+class _Compared:
+    """A trainer of the paper's benchmarks and its stock trainer: their scores on the runs of both."""
 
-    Models alone, no ensembles.
-    """
+    section: Section
+    pair: Pair
+    mine: pd.DataFrame
+    other: pd.DataFrame
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it shares with a repetition of its trainings."""
+        return self.section.benchmark, self.section.protocol, self.pair.name
+
+    @property
+    def trainer(self) -> str:
+        return self.pair.selfreg.trainer
+
+    def label(self, *more: str) -> str:
+        title = TITLES.get(self.section.benchmark, f"{self.section.definition.title}, {self.section.protocol}")
+        return "; ".join(
+            [title, ", ".join([*NETWORKS.get(self.trainer, []), *more, "test images", *self.pair.incomplete])]
+        )
+
+    def compared(self) -> Comparison:
+        return self._compare(self.mine, self.other)
+
+    def row(self, *more: str) -> dict[str, Any]:
+        found = self.compared()
+        over_cases, over_folds = found.over_cases.loc[MEAN].to_dict(), found.over_folds.loc[MEAN].to_dict()
+        row = _row(self.label(*more), over_cases, over_folds, found.by_run[MEAN].tolist())
+        return row | {"reported": _reported(self.section)}
+
+    def beside(self, first: "_Compared") -> "_Compared":
+        """Both repetitions together."""
+        mine, other = (
+            pd.concat([one, two.assign(repetition="again")])
+            for one, two in ((first.mine, self.mine), (first.other, self.other))
+        )
+        return replace(first, mine=mine, other=other)
+
+    def noise(self, first: "_Compared") -> dict[str, Any]:
+        """Stock's second training minus its first, over folds."""
+        found = self._compare(self.other, first.other)
+        return _noise(found.over_folds.loc[MEAN], found.by_run[MEAN].tolist())
+
+    def _compare(self, mine: pd.DataFrame, other: pd.DataFrame) -> Comparison:
+        return compare(mine, other, self.section.definition.classes, METRICS[METRIC].margin)
+
+
+def _of_benchmarks(folder: Path) -> Iterator[_Compared]:
+    """Each trainer of the paper's benchmarks beside its stock trainer. Models alone, no ensembles."""
     for section in read_results(folder):
         if METRIC in section.definition.metrics[RULE] and "alone" in section.protocol:
-            title = TITLES.get(section.benchmark, f"{section.definition.title}, {section.protocol}")
             for pair in section.pairs:
                 mine, other = (arm.of(RULE, METRIC, pair.runs) for arm in (pair.selfreg, pair.stock))
-                found = compare(mine, other, section.definition.classes, METRICS[METRIC].margin)
-                trainer = pair.selfreg.trainer
-                label = "; ".join([title, ", ".join([*NETWORKS.get(trainer, []), "test images", *pair.incomplete])])
-                yield section, trainer, label, found
+                yield _Compared(section, pair, mine, other)
 
 
 def _row(
@@ -178,11 +229,13 @@ def _ends(interval: Mapping[str, float]) -> dict[str, float]:
     return {end: interval[end] for end in ("low", "high")}
 
 
-def _noise(compared: Mapping[str, Any]) -> dict[str, Any]:
-    """Stock's second training minus its first, over folds."""
-    spread = compared["over_folds"][MEAN]
-    runs = [run["difference"][MEAN] for run in compared["runs"]]
-    return {"mean": spread["mean"], "sd": spread["sd"], "each_run": runs}
+def _each_run(compared: Mapping[str, Any]) -> list[float]:
+    return [run["difference"][MEAN] for run in compared["runs"]]
+
+
+def _noise(over_folds: Mapping[str, float], runs: list[float]) -> dict[str, Any]:
+    """Stock's second training minus its first."""
+    return {"mean": over_folds["mean"], "sd": over_folds["sd"], "each_run": runs}
 
 
 def _reported(section: Section) -> float | None:

@@ -21,6 +21,9 @@ _NOT_CHECKED = "who ran it, and at which image size, was not checked here"
 RESIZED = "masks resized by instance id"  # what dataset.json and the tables call these reference masks
 _ABOUT_RESIZED = """Reference masks: resized by instance id, as the published loader does. Those of older conversions \
 have glands larger by a thin rim, and a table of their own (documentation/datasets.md)"""
+_ABOUT_OTHERS = """Reference masks: at 224 x 224 not known to be resized by instance id, as the published loader does; \
+those of older conversions have glands larger by a thin rim (documentation/datasets.md)"""
+_MASKS = {RESIZED: _ABOUT_RESIZED, None: _ABOUT_OTHERS}
 _GLAS = Protocol(
     title="GlaS",
     dataset="glas",
@@ -37,7 +40,7 @@ PROTOCOLS = {
     "glas224": replace(
         _GLAS,
         sizes=(SMALL,),
-        masks={RESIZED: _ABOUT_RESIZED},
+        masks=_MASKS,
         published=rows(
             f"""
             U-Net            | dice | 85.45 | {PAPER} | {BASELINE}
@@ -59,7 +62,7 @@ PROTOCOLS = {
         clusters=60,
         subset=r"testA_\d+",
         sizes=(NATIVE, SMALL),
-        masks={RESIZED: _ABOUT_RESIZED},
+        masks=_MASKS,
         published=rows(f"SelfReg-UNet | pixel_accuracy | 89.36 | {RERUN} | {_OF_TEST_A}"),
     ),
 }

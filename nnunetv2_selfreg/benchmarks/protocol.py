@@ -47,7 +47,8 @@ class Protocol:
     sizes: tuple[str, ...] = ()  # of images, at which it is scored; empty where the size is not part of the protocol
     published: Sequence[PublishedRow] = ()
     published_on: str | None = None  # the reference masks of the published numbers; None where there are no others
-    masks: Mapping[str, str] = field(default_factory=dict)  # reference masks with a table of their own, and why
+    # what is to be known of reference masks; each that has a name has a table of its own
+    masks: Mapping[str | None, str] = field(default_factory=dict)
 
     def counts(self, case: str) -> bool:
         """Whether a case is one of those that count."""

@@ -92,6 +92,7 @@ def test_glas_s_masks_of_older_conversions_share_no_table_with_those_of_today(tm
     assert published[0] == published[1] == [85.45, 90.93, 91.62, 91.88, 90.18, 89.71]
     text = (tmp_path / "results" / "table.md").read_text()
     assert text.count("Reference masks: resized by instance id, as the published loader does.") == 1
+    assert text.count("Reference masks: at 224 x 224 not known to be resized by instance id") == 1
 
 
 def test_older_conversions_of_glas_are_of_one_kind(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_what_is_registered_can_be_run() -> None:
     """Every command of every registration: its settings, its scripts and its trainers."""
     schema = yaml.safe_load((EXAMPLE / "config.schema.yaml").read_text())
     counts = {name: len(registered(name)) for name in REGISTERED}
-    assert counts == {"paper": 8, "paper_gpu": 5, "acdc": 1}
+    assert counts == {"paper": 9, "paper_gpu": 5, "acdc": 2}
     trainers = set()
     for name in REGISTERED:
         for command in registered(name):
@@ -221,8 +221,10 @@ def test_what_is_registered_can_be_run() -> None:
         # of each arm 5 folds and their ensemble predict; GlaS is scored as a whole and on its test A
         ("paper", 0, "Dataset228_GlaS224", 2, 24),
         ("paper", 2, "Dataset228_GlaS224", 2, 24),  # the plain U-Nets
+        ("paper", 5, "Dataset328_MoNuSeg224", 2, 12),  # again
         ("paper_gpu", 4, "Dataset327_MoNuSeg", 2, 12),  # patches
         ("acdc", 0, "Dataset027_ACDC", 3, 18),
+        ("acdc", 1, "Dataset027_ACDC", 3, 18),  # all patients
     ],
 )
 def test_what_is_registered_is_what_runs(

@@ -1,5 +1,7 @@
 """Pictures: reading what the archives hold, and resizing against the definition of bilinear sampling."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,6 +61,16 @@ def test_instances_are_resized_by_their_numbers(tmp_path):
     assert np.array_equal(found[True][clear] > 0, numbers[clear] > 0.5)
     assert np.array_equal(found[False] > 0, bilinear(255.0 * (ids > 0), 16) > 0.5)
     assert found[True].sum() < found[False].sum()
+
+
+def test_a_mask_of_two_values_is_not_resized_as_instances(tmp_path):
+    Image.fromarray(np.zeros((23, 31, 3), np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(np.full((23, 31), 255, np.uint8)).save(tmp_path / "mask.png")
+    case = ArchiveCase("glands", "test", tmp_path / "image.png", tmp_path / "mask.png")
+    for size in (None, 16):  # at its own size it is a mask like others
+        staging = Staging(tmp_path, ".png", size)
+        with pytest.raises(CaseError, match="holds 255") if size else nullcontext():
+            write_picture(case, staging, lambda values, _: values > 0, resizes_values=True)
 
 
 @pytest.mark.parametrize(
