@@ -40,6 +40,9 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError("--instances: only monuseg has instance ids, at its own size; leave it out")
     number = parsed.number or benchmark.number + bool(parsed.size)
     folder = _claim(f"Dataset{number:03d}_{benchmark.dataset}{parsed.size or ''}", parsed.overwrite)
+    for source in parsed.sources:
+        if source.resolve().is_relative_to(folder.resolve()):
+            raise SelfRegError(f"{source} lies in {folder}, which this data set would replace; move it out of there")
     replaces = (folder / "dataset.json").is_file()
     with new_folder(folder, may_replace=lambda _: parsed.overwrite) as new:
         staging = Staging(new, benchmark.ending, parsed.size, parsed.instances)

@@ -81,7 +81,7 @@ _ARCHIVE = Benchmark(
     dataset="GlaS",
     number=227,
     example="train_1.bmp with train_1_anno.bmp",
-    wanted=re.compile(r"(?:^|/)(?P<name>(?:train|testA|testB)_\d+)(?P<label>_anno)?\.(?:bmp|png)$"),
+    wanted=re.compile(r"(?:^|/)(?P<name>(?:train|testA|testB)_\d+)(?P<label>_anno)?\.(?i:bmp|png)$"),
     templates=("{}.bmp", "{}_anno.bmp"),
     sort=partial(sort_listed, train=TRAIN, test=TEST, others=0),
     write=partial(write_picture, foreground=lambda instances, _: instances > 0, resizes_values=True),

@@ -138,7 +138,7 @@ _ARCHIVE = Benchmark(
     dataset="MoNuSeg",
     number=327,
     example="TCGA-18-5592-01Z-00-DX1.tif with TCGA-18-5592-01Z-00-DX1.xml",
-    wanted=re.compile(r"(?:^|/)(?P<name>TCGA(?:-[A-Z0-9]+)+)\.(?:tiff?|(?P<label>xml))$"),
+    wanted=re.compile(r"(?:^|/)(?P<name>TCGA(?:-[A-Z0-9]+)+)\.(?:(?i:tiff?)|(?P<label>(?i:xml)))$"),
     templates=("{}.tif", "{}.xml"),
     sort=partial(sort_listed, train=TRAIN, test=TEST, others=OTHERS),
     write=_write,

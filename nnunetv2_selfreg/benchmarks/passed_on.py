@@ -37,7 +37,7 @@ def passed_on(
         archive,
         masks=PASSED_ON,
         example=f"Train_Folder/img/{example} with Train_Folder/labelcol/{example}",
-        wanted=re.compile(rf"{folders}(?P<name>{names})\.(?:tiff?|png|webp)$"),
+        wanted=re.compile(rf"{folders}(?P<name>{names})\.(?i:tiff?|png|webp)$"),
         name=name,
         templates=("{1.parent.parent.name}/img/{1.stem}.png", "{1.parent.parent.name}/labelcol/{1.stem}.png"),
         sort=partial(sort_listed, train=train, test=test, others=0),

@@ -106,8 +106,8 @@ def write_picture(
     """
     image, mask = read_pair(case, size)
     if staging.size and resizes_values:
-        if mask.max() == 255:  # no picture has so many instances
-            raise CaseError("with wrong label values", f"{case.name} (holds 255 in place of instance ids)")
+        if mask.max() >= 255:  # no picture has so many instances
+            raise CaseError("with wrong label values", f"{case.name} (holds {mask.max()}, which is no instance id)")
         mask = resize(np.minimum(mask, 255).astype(np.uint8), staging.size).astype(np.int64)
         image = resize(image, staging.size)
     write_pair(staging, case, image, foreground(mask, case.name))

@@ -1,5 +1,6 @@
 """Reads a folder of scored runs: who is compared with whom, on which runs, and with what result."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,6 +123,8 @@ class Pair:
                 counts = [", ".join(arm.epochs_of([run])) for arm in arms]
                 lines.append(f"epochs differ: {counts[0]} with SelfReg, {counts[1]} without")
         lines = list(dict.fromkeys(lines))
+        if len(set(Counter(self.stock.sidecars[run]["fold"] for run in self.runs).values())) > 1:
+            lines.append("folds count as often in the difference as they were trained, once in its interval over folds")
         if not len(self.runs) == len(self.selfreg.sidecars) == len(self.stock.sidecars):
             lines.append(f"compared on {', '.join(self.runs)} alone")
         return lines

@@ -15,6 +15,7 @@ from nnunetv2_selfreg.benchmarks import cells, plots
 from nnunetv2_selfreg.benchmarks.metrics import METRICS, RULES
 from nnunetv2_selfreg.benchmarks.results import DIFFERENCE, PUBLISHED, SCORED, Section, read_results
 from nnunetv2_selfreg.comparison import MEAN, by_case
+from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import new_file
 
 Grid = tuple[str, pd.DataFrame, list[int]]  # title, cells, and the numbers of the rows that a line is drawn above
@@ -31,19 +32,32 @@ def write_table(results: Path, output: Path) -> list[Path]:
         The files.
 
     Raises:
-        SelfRegError: The runs cannot be read, or runs that would share a table differ in their cases.
+        SelfRegError: The runs cannot be read, runs that would share a table differ in their cases, or the folder holds
+            a file of such a name that is none of a table.
     """
+    paths = [output / f"table.{ending}" for ending in ("md", "tex", "csv", "html", "json")]
+    there = [path for path in paths if path.exists()]
+    if there and not _is_table(output / "table.json"):
+        raise SelfRegError(
+            f"{there[0]} is not of a table that leaderboard wrote; move it, or name another folder with -o"
+        )
     tables = [(section, section.numbers()) for section in read_results(results)]
     pages = [_page(section, table) for section, table in tables]
     texts = {ending: _rendered(f"table.{ending}.jinja", pages=pages) for ending in ("md", "tex", "html")}
     texts["csv"] = pd.concat([table for _, table in tables]).to_csv(index=False, lineterminator="\n")
-    paths = [output / f"table.{ending}" for ending in ("md", "tex", "csv", "html", "json")]
     content = {"tables": [_content(section, table) for section, table in tables]}
     texts["json"] = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with ExitStack() as stack:  # the files take their places together, once all are written
         for path in paths:
             stack.enter_context(new_file(path)).write_text(texts[path.suffix[1:]], encoding="utf-8", newline="")
     return paths
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        return "tables" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _content(section: Section, table: pd.DataFrame) -> dict[str, Any]:

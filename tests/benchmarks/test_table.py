@@ -227,6 +227,18 @@ def test_seeds_of_a_fold_are_runs_of_their_own(tmp_path: Path, given_run: Runs) 
     assert list(table["arms"][0]["runs"]) == ["fold 0 seed 1", "fold 0 seed 2"]
 
 
+def test_folds_that_were_repeated_unlike_often_are_marked(tmp_path: Path, given_run: Runs) -> None:
+    """The difference is a mean over runs, its interval over folds one over folds."""
+    for fold, seed, gain in (("0", "", 0.02), ("0", "1", 0.02), ("0", "2", 0.02), ("1", "", 0), ("2", "", 0)):
+        for trainer, value in (("nnUNetTrainer", 0.9), ("nnUNetTrainerSelfReg", 0.9 + gain)):
+            given_run(tmp_path, trainer, IMAGES, gland([value] * 8), fold=fold, seed=seed, **GLAS)
+        (table,) = tables(tmp_path)
+        row = next(row for row in table["rows"] if row["kind"] == "difference" and row["class"] == "mean")
+        assert ("folds count as often" in row["incomplete"]) == (fold != "0")
+    assert row["value"] == pytest.approx(3 * 2 / 5)
+    assert (row["low_over_folds"] + row["high_over_folds"]) / 2 == pytest.approx(2 / 3)
+
+
 @pytest.mark.parametrize(("stock", "selfreg"), [((0.9, 0.8, 0.1), (0.92, 0.84)), ((0.9, 0.8), (0.92, 0.84, 0.1))])
 def test_arms_are_compared_on_the_runs_that_both_have(
     tmp_path: Path, given_run: Runs, stock: Sequence[float], selfreg: Sequence[float]
@@ -375,6 +387,18 @@ def test_command_writes_into_the_results_and_again(
         assert capsys.readouterr().out == expected
     assert cli.main(["leaderboard", "table", str(tmp_path / "none")]) == 1
     assert "holds no scores" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["table.tex", "table.json"])
+def test_a_file_that_is_of_no_table_stays(tmp_path: Path, acdc_run: Runs, name: str) -> None:
+    acdc_run(tmp_path, "nnUNetTrainer", patients=2)
+    mine = tmp_path / "paper" / name
+    mine.parent.mkdir()
+    mine.write_text('{"mine": 1}')
+    with pytest.raises(SelfRegError, match=rf"{name} is not of a table that leaderboard wrote; move it, or name"):
+        write_table(tmp_path, tmp_path / "paper")
+    assert [path.name for path in mine.parent.iterdir()] == [name]
+    assert mine.read_text() == '{"mine": 1}'
 
 
 def test_latex_is_well_formed(tmp_path: Path, acdc_run: Runs) -> None:

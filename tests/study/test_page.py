@@ -229,7 +229,7 @@ def said():
         "five trainings of stock, which had come out high": np.mean(stock[:5]) - max(np.mean(stock[5:]), fresh["stock"])
         > 0.3,
         f"Their SD is {seeded:.2f}": True,
-        f"only below half of the screen's smallest SD, {min(unseeded):.2f}, so they are not": seeded
+        f"only with an SD below {min(unseeded) / 2:.2f}, half of the screen's smallest; so they are not": seeded
         >= min(unseeded) / 2,
         "The best of six losses that were tried": best["name"] == "Decorrelation"
         and {row["runs"] for row in forms.values() if row["name"] != "Stock again"} == {10}

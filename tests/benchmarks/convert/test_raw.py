@@ -122,6 +122,25 @@ def test_a_finished_data_set_is_replaced_only_when_asked(archive, raw, monkeypat
     assert snapshot(dataset) == before
 
 
+@pytest.mark.parametrize("place", ["", "Warwick_QU"])
+def test_an_archive_in_the_data_set_that_it_would_replace_stays(place, archive, raw):
+    source = raw / "Dataset227_GlaS" / place
+    shutil.copytree(archive("glas"), source)
+    before = snapshot(raw)
+    said = f"{source} lies in {raw / 'Dataset227_GlaS'}, which this data set would replace; move it out of there"
+    assert refusal("glas", source, "--overwrite") == said
+    assert snapshot(raw) == before
+
+
+def test_endings_may_be_in_capitals(archive, copy_of, raw):
+    for benchmark, number in (("glas", 227), ("monuseg", 327), ("glas_passed_on", 227)):
+        source = copy_of(benchmark)
+        for path in [path for path in source.rglob("*") if path.is_file() and path.suffix != ".csv"]:
+            path.rename(path.with_suffix(path.suffix.upper()))
+        convert(benchmark.removesuffix("_passed_on"), source, "--overwrite")
+        assert len(list(raw.glob(f"Dataset{number}*/labelsT*/*"))) == {227: 165, 327: 44}[number]
+
+
 @pytest.mark.parametrize("name", ["splits_final.json", "dataset_fingerprint.json"])
 def test_what_a_removed_data_set_left_for_nnunet_is_not_gone_on_with(name, archive, raw, capsys):
     left = raw.parent / "nnUNet_preprocessed" / "Dataset227_GlaS" / name
