@@ -40,7 +40,7 @@ class Comparison:
 def compare(
     mine: pd.DataFrame, other: pd.DataFrame, classes: Sequence[str], margin: float, higher_is_better: bool = True
 ) -> Comparison:
-    """Compares two trainings.
+    """Compares two trainings, without what `counted_by_both` leaves out.
 
     Args:
         mine: Scores of the first.
@@ -50,8 +50,11 @@ def compare(
         higher_is_better: Whether a higher score is better.
 
     Raises:
-        SelfRegError: The two scored different cases.
+        SelfRegError: The two scored different cases, or a class is called `mean`.
     """
+    if MEAN in classes:
+        raise SelfRegError(f"a class is called {MEAN!r}, as the mean over classes is here; rename it in dataset.json")
+    mine, other, _ = counted_by_both(mine, other)
     cases, others = by_case(mine, classes), by_case(other, classes)
     check_same_cases("comparison", {"the first training": cases.index, "the second": others.index})
     clusters = mine.drop_duplicates("case").set_index("case")["cluster"][cases.index].to_numpy(str)
@@ -63,6 +66,23 @@ def compare(
     by_run = run_means(mine, classes) - run_means(other, classes)
     by_fold = by_run.groupby("fold").agg(statistics.exact_mean)
     return Comparison(_by_class(over_cases), by_run, by_fold, spreads(by_fold))
+
+
+def counted_by_both(mine: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Two trainings' scores without the classes of a run that count for one of them alone, and the classes' names.
+
+    nnU-Net counts a class that is in no reference where it is predicted, as a Dice of 0, and nowhere else. The means of
+    the two would be over different classes.
+    """
+    keys = [*RUN, "class"]
+    counted = [set(scores.dropna(subset="value")[keys].itertuples(index=False, name=None)) for scores in (mine, other)]
+    if not (alone := counted[0] ^ counted[1]):
+        return mine, other, []
+    mine, other = (
+        scores.assign(value=scores["value"].mask(pd.MultiIndex.from_frame(scores[keys]).isin(list(alone))))
+        for scores in (mine, other)
+    )
+    return mine, other, sorted({name for *_, name in alone})
 
 
 def by_case(scores: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:

@@ -112,6 +112,7 @@ def new_folder(path: Path, may_replace: Callable[[Path], bool] | None = None) ->
         if path.exists() and not (may_replace and may_replace(path)):
             raise SelfRegError(f"{path} exists already; name another folder")
 
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path  # the folder is replaced, not a link to it
     with _reporting(path), _scratch(path.parent) as folder:
         partial, replaced = folder / path.name, folder / f"{path.name}{REPLACED}"
         check()

@@ -75,8 +75,9 @@ class ModelFolder:
 
     @property
     def dataset(self) -> str:
-        """Name of the data set, `DatasetNNN_Name`."""
-        return self.path.parent.name
+        """Name of the data set, `DatasetNNN_Name`: the folder above, or what the plans say if it is named otherwise."""
+        above = self.path.parent.name
+        return above if re.match(r"Dataset\d{3}_", above) else str(self.plans.get("dataset_name", above))
 
     @cached_property
     def plans(self) -> dict[str, Any]:

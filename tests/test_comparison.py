@@ -63,6 +63,23 @@ def test_runs_that_score_the_same_cases_are_averaged_by_case() -> None:
     assert found.over_folds.loc["a", ["mean", "sd", "low", "high"]].tolist() == [2, 0, 2, 2]
 
 
+def test_a_class_that_counts_for_one_of_them_alone_enters_no_number() -> None:
+    """No reference of the run has class b, and one of the two predicts it once: nnU-Net counts a Dice of 0 there."""
+    stock = {(0, 0): {"p1": (90, np.nan), "q1": (80, np.nan)}, (0, 1): {"r1": (70, 60)}}
+    mine = {(0, 0): {"p1": (90, 0), "q1": (80, np.nan)}, (0, 1): {"r1": (70, 60)}}
+    for one, other in ((mine, stock), (stock, mine)):
+        found = compare(scores(one), scores(other), ["a", "b"], margin=1)
+        assert found.over_cases.loc["mean", ["mine", "other", "mean", "low", "high"]].tolist() == [70, 70, 0, 0, 0]
+        assert found.by_run["mean"].tolist() == [0, 0]
+        assert found.over_cases.loc["b", "cases"] == 1
+
+
+def test_a_class_cannot_be_called_as_the_mean_over_classes() -> None:
+    given = scores(STOCK).replace({"class": {"b": "mean"}})
+    with pytest.raises(SelfRegError, match=r"a class is called 'mean'.* rename it in dataset\.json"):
+        compare(given, given, ["a", "mean"], margin=1)
+
+
 def test_other_cases_are_refused() -> None:
     other = {run: cases for run, cases in STOCK.items() if run != (0, 1)}
     with pytest.raises(SelfRegError, match="comparison: the second lacks q1, which the first training has"):

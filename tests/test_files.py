@@ -184,6 +184,18 @@ with new_folder(target, may_replace=lambda _: True) as folder:
     assert names(tmp_path) == ["b.json", "mine"]
 
 
+def test_a_link_to_a_folder_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    there, link = tmp_path / "disk" / "report", tmp_path / "report"
+    there.mkdir(parents=True)
+    (there / "old").touch()
+    link.symlink_to(there)
+    with new_folder(link, may_replace=lambda _: True) as folder:
+        (folder / "new").touch()
+    assert link.is_symlink()
+    assert [path.name for path in there.iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["disk", "new", "report", "report"]
+
+
 def test_a_file_that_cannot_be_copied_is_named(tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "broken.json").symlink_to("/proc/self/mem")  # reading it is an input/output error

@@ -95,6 +95,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parsed = parser.parse_args(arguments)
     output: Path = parsed.output
+    if not output.name:
+        raise SelfRegError(f"{output} exists already; name another")
     if parsed.zip and not _is_zip(output):
         output = output.with_name(f"{output.name}.zip")
     optimizer = not parsed.without_optimizer

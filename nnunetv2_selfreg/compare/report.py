@@ -14,8 +14,9 @@ import pandas as pd
 from nnunetv2_selfreg import __version__
 from nnunetv2_selfreg.compare import plots
 from nnunetv2_selfreg.compare.summaries import TOGETHER, Training
-from nnunetv2_selfreg.comparison import MEAN, by_case, compare, run_means
+from nnunetv2_selfreg.comparison import MEAN, by_case, compare, counted_by_both, run_means
 from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.files import listed
 from nnunetv2_selfreg.reading import channel_names
 from nnunetv2_selfreg.statistics import exact_mean, spread
 
@@ -60,9 +61,15 @@ class ComparisonReport:
         notes: Sequence[str],
     ) -> None:
         self.trainings = {"A": a, "B": b}
+        scores_a, scores_b, left_out = counted_by_both(scores_a, scores_b)
         self.scores = {"A": scores_a, "B": scores_b}
         self.classes = list(dict.fromkeys(scores_a["class"]))
         self.margin, self.notes = 100 * margin, list(notes)
+        if left_out:
+            self.notes.append(
+                f"{listed(left_out)}: no reference of a fold has it, and one model alone predicts it there; it is left "
+                "out of that fold's numbers"
+            )
         self.comparison = compare(scores_b, scores_a, self.classes, margin)
         self.folds = [str(fold) for fold in self.comparison.by_fold.index]
         self.repetitions = len(a)
@@ -127,6 +134,8 @@ class ComparisonReport:
     def answers(self) -> list[str]:
         """What was found, and what it does not tell, in sentences."""
         mean = self.by_class.loc[MEAN]
+        if isnan(mean["difference"]):
+            return ["No class counts for both models in any case, so there is nothing to compare."]
         patients = self.cases["patient"].nunique()
         counted = self.cases.dropna(subset="difference")["patient"].nunique()
         units = "cases" if patients == len(self.cases) else "patients"
@@ -233,7 +242,8 @@ class ComparisonReport:
             predictions = a.predictions[case], b.predictions[case]
             reference = a.references[case]  # where it was when nnU-Net read it, perhaps on another machine
             moved = [place / PureWindowsPath(str(reference)).name for place in labels]
-            reference = next(filter(Path.is_file, (reference, *moved)), reference)
+            # which may be a folder that only its owner can read, where Path.is_file raises
+            reference = next(filter(os.path.isfile, (reference, *moved)), reference)
             draw_case(files, reference, predictions, titles, a.dataset["labels"], reader, path)
             drawn[str(name)] = b64encode(path.read_bytes()).decode()
         return drawn

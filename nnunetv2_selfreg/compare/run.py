@@ -42,11 +42,14 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError(f"{min(twice)} is given twice; a repetition is a training of its own")
     output = parsed.output.expanduser().absolute()
     with new_folder(output, partial(may_replace_report, is_report=is_report, overwrite=parsed.overwrite)) as folder:
-        read = [Training.read(path) for path in folders]
+        try:
+            read = [Training.read(path) for path in folders]
+        except OSError as error:
+            raise SelfRegError(f"{error.filename or 'a file'} cannot be read: {error.strerror or error}") from None
         trainings, notes = matched(read, parsed.common_only, parsed.other_plans)
         a, b = trainings[0::2], trainings[1::2]
         report = ComparisonReport(a, b, frame(a, patient), frame(b, patient), parsed.margin / 100, notes)
-        report.write(folder, parsed.pictures, parsed.images)
+        report.write(folder, parsed.pictures, parsed.images and parsed.images.expanduser())
     print(report.text())
     print(f"wrote {output / PAGE}, its plots, comparison.md and cases.csv")
     return 0

@@ -167,12 +167,16 @@ def _cases(path: Path) -> list[Mapping[str, Any]]:
 
 def _names(dataset: Mapping[str, Any]) -> dict[str, str]:
     """The classes' names by the keys that nnU-Net writes for them."""
-    return {_key(value): name for name, value in dataset.get("labels", {}).items()}
+    labels = dataset.get("labels", {})
+    has_regions = any(isinstance(value, list) and len(value) > 1 for value in labels.values())
+    return {_key(value, has_regions): name for name, value in labels.items()}
 
 
-def _key(value: int | Sequence[int]) -> str:
-    """A label or region as nnU-Net writes it as a key."""
-    return str(tuple(value)) if isinstance(value, Sequence) else str(value)
+def _key(value: Any, has_regions: bool) -> str:
+    """A label or region as nnU-Net writes it as a key: without regions `[1]` and `"1"` are the label 1, too."""
+    if isinstance(value, list) and len(value) == 1 and not has_regions:
+        (value,) = value
+    return str(tuple(value)) if isinstance(value, list) else str(value)
 
 
 def _origin(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

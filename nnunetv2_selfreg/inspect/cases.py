@@ -35,7 +35,7 @@ class PreparedCase(NamedTuple):
     spacing: tuple[float, ...]  # a voxel's size along each of the patch's axes, in the image's unit of length
 
 
-def find_cases(images: Path, labels: Path | None, ending: str, channels: int, natural: bool = False) -> list[CaseFiles]:
+def find_cases(images: Path, labels: Path | None, ending: str, channels: int) -> list[CaseFiles]:
     """Finds the cases that were asked for, sorted by name.
 
     Args:
@@ -43,8 +43,7 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int, na
             `_0000.nii.gz`.
         labels: A folder of `CASE.nii.gz`; None when there are no references.
         ending: The data set's file ending.
-        channels: How many files make a case.
-        natural: Whether one file may hold all channels, as an RGB picture does.
+        channels: How many files make a case; one file may hold all channels, as an RGB picture or a 4D NIfTI does.
 
     Raises:
         SelfRegError: There is no such image, channel or reference.
@@ -66,7 +65,7 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int, na
     cases = []
     for name, files in sorted(found.items()):
         has = ", ".join(files)
-        if has != ", ".join(f"{channel:04d}" for channel in range(channels)) and not (natural and has == "0000"):
+        if has not in ("0000", ", ".join(f"{channel:04d}" for channel in range(channels))):
             raise SelfRegError(f"--images {images}: case {name} has the channels {has}; the model takes {channels}")
         label = labels and labels / f"{name}{ending}"
         if label and not label.is_file():
@@ -122,7 +121,7 @@ def _check(case: str, image: Any, labels: Any, description: dict[str, Any]) -> N
         raise SelfRegError(
             f"case {case} has {len(image)} image channel{'s' * (len(image) != 1)}; the model takes {channels}"
         )
-    known = np.unique(np.concatenate([np.atleast_1d(value) for value in description["labels"].values()]))
+    known = np.unique(np.concatenate([np.atleast_1d(value).astype(int) for value in description["labels"].values()]))
     unknown = np.setdiff1d([] if labels is None else labels, known)
     if len(unknown):
         found, expected = (", ".join(f"{value:g}" for value in values) for values in (unknown, known))

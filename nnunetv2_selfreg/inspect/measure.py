@@ -6,7 +6,6 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping
 from operator import mul
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,13 @@ class Inspection:
     @property
     def values(self) -> pd.DataFrame:
         """The values of all cases, a frame as `values.py` describes it."""
-        rows = [(case, *key, value) for case, values in self.cases.items() for key, value in values.items()]
+        rows = [
+            (case, *key, value)
+            for case, values in self.cases.items()
+            for key, value in values.items()
+            # a loss that failed at one patch was measured on others alone
+            if not (self.loss.reason and key[0].endswith((GRADIENT, LOSS)))
+        ]
         return pd.DataFrame(rows, columns=["case", *KEYS, "value"]).assign(model=self.letter, run=self.run)
 
     def ranking(self, stage: str) -> NDArray[np.int64]:
@@ -105,7 +110,7 @@ class Inspection:
                 relative[stage].append(importance(maps[stage]).double().cpu().numpy() / largest)
             del logits, maps, masks  # before the next patch makes its own
         values: Values = pd.DataFrame(terms).mean().to_dict()
-        values |= pull_shares(pd.DataFrame(pulls).mean().to_dict())
+        values |= {} if self.loss.reason else pull_shares(pd.DataFrame(pulls).mean().to_dict())
         for stage in self.model.stages:
             correlation, mean = moments[stage].correlation(), np.mean(relative[stage], 0)
             self.correlation[stage].add(correlation)
@@ -226,7 +231,8 @@ def measure(parsed: argparse.Namespace) -> tuple[list[Inspection], dict[str, Any
     inspections = _runs(parsed, device)
     model = inspections[0].model
     ending = model.predictor.dataset_json["file_ending"]
-    found = find_cases(parsed.images, parsed.labels, ending, model.channels, model.is_natural)
+    images, labels = parsed.images.expanduser(), parsed.labels and parsed.labels.expanduser()
+    found = find_cases(images, labels, ending, model.channels)
     cases = evenly(found, parsed.cases)
     shown = [case.name for case in evenly(cases, SHOWN)]
     with tqdm(cases, unit="case") as progress:
@@ -255,10 +261,10 @@ def _runs(parsed: argparse.Namespace, device: str) -> list[Inspection]:
             "both"
         )
     for folders in sides:
-        real = {Path(os.path.realpath(folder)) for folder in folders}
-        if len(real) < len(folders):
+        if len(set(map(os.path.realpath, folders))) < len(folders):
             raise SelfRegError(f"{folders[0]} is given twice; a repetition is another training, in another folder")
-        if len({folder.name for folder in real}) > 1:
+        # a link has the name that nnU-Net sees
+        if len({os.path.basename(os.path.abspath(folder)) for folder in folders}) > 1:
             names = " and ".join(map(str, folders))
             raise SelfRegError(f"{names} are not repetitions of one model, their names differ; see --compare")
     paths = [folder for folders in sides for folder in folders]

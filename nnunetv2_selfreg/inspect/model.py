@@ -1,5 +1,6 @@
 """A trained model as the inspection needs it: its network's stages, its terms, its classes and its training log."""
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.inspect.values import MEASURES
 from nnunetv2_selfreg.layouts import Layout
-from nnunetv2_selfreg.model_folder import ModelFolder, load_checkpoint
+from nnunetv2_selfreg.model_folder import CHECKPOINT, ModelFolder, load_checkpoint
 from nnunetv2_selfreg.networks import known_stages
 from nnunetv2_selfreg.reading import channel_names
 from nnunetv2_selfreg.settings import KEY, PLACES, SelfRegSettings
@@ -72,7 +73,9 @@ class InspectedModel:
         self.targets = _targets(self.predictor)
         content = load_checkpoint(file)
         self.epochs = int(content.get("current_epoch", 0))
-        self.dice = _validation_dice(file.parent / "validation" / "summary.json")
+        # nnU-Net validates the final checkpoint; the validation of a fold "all" is on cases that it was trained on
+        validated = checkpoint == CHECKPOINT and self.fold != "all"
+        self.dice = _validation_dice(file.parent / "validation" / "summary.json") if validated else None
         names = {measure: term.name for measure, term in self.terms.items()}
         names |= {name: name for name in (SHARE, "mean_fg_dice", "ema_fg_dice")}
         logged = content.get("logging") or {}
@@ -149,7 +152,7 @@ def check_comparable(first: InspectedModel, second: InspectedModel) -> None:
 
 def told_apart(paths: Sequence[Path]) -> list[str]:
     """The ends of the paths, with as many folders in front of the last as it takes to tell them apart."""
-    parts = [path.resolve().parts for path in paths]
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
     most = max(map(len, parts))
     counts = (count for count in range(1, most) if len({each[-count:] for each in parts}) == len(set(parts)))
     shown = next(counts, most)

@@ -66,8 +66,8 @@ class SegmentationLoss:
             module.register_forward_hook(lambda module, inputs, output, name=name: keep(name, output))
             for name, module in self._model.students.items()
         ]
-        found = self._transform(image=image[0].cpu(), segmentation=labels[None].cpu())["segmentation"]
         try:
+            found = self._transform(image=image[0].cpu(), segmentation=labels[None].cpu())["segmentation"]
             with torch.enable_grad(), not_compiled(), self._deep_supervision():
                 output = self._model.predictor.network(image.detach().requires_grad_())
                 target = [part[None].to(image.device) for part in found] if self._scales else found[None].to(image)

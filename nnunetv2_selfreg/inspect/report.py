@@ -109,7 +109,7 @@ class Report:
             unit=self._unit,
             terms=self._terms,
             pulls=self._pulls,
-            without_loss=sorted({each.loss.reason for each in self.inspections} - {""}),
+            without_loss=[f"{each.full_label}: {each.loss.reason}" for each in self.inspections if each.loss.reason],
             compared=tables.COMPARED | self._terms,
             patches_per_class=PATCHES_PER_CLASS,
             findings=findings.all(),

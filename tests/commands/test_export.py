@@ -225,6 +225,22 @@ def test_a_link_has_the_name_that_was_given(model, tmp_path, capsys):
     assert "nnUNetv2_predict -d Dataset001_Tiny " in capsys.readouterr().out
 
 
+def test_a_copy_of_a_model_has_the_data_set_of_its_plans(model, tmp_path, capsys):
+    """nnU-Net itself makes the folder's name of what the plans say."""
+    copy = shutil.copytree(model, tmp_path / "shared" / model.name)
+    plans = json.loads((copy / "plans.json").read_text())
+    (copy / "plans.json").write_text(json.dumps(plans | {"dataset_name": "Dataset001_Tiny"}))
+    assert main([str(copy), str(tmp_path / "out"), "-f", "0"]) == 0
+    assert "nnUNetv2_predict -d Dataset001_Tiny " in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["Dataset001_Tiny"]
+
+
+@pytest.mark.parametrize("options", [[], ["--zip"]])
+def test_the_folder_that_one_is_in_is_no_name(model, options):
+    with pytest.raises(SelfRegError, match=r"^\. exists already; name another$"):
+        main([str(model), ".", *options])
+
+
 def test_a_device_that_is_not_there_is_named(model, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SelfRegError, match=r"^--device cuda: PyTorch finds no such device here; use "):

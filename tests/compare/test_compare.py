@@ -185,6 +185,49 @@ def test_a_class_that_one_model_alone_counts_enters_the_means_and_no_case(tmp_pa
     assert [report._title(letter, "a") for letter in "AB"] == ["A, Dice 90.00", "B, Dice 90.00"]  # as in the table
 
 
+def test_a_class_of_no_reference_that_one_model_predicts_is_named(models, tmp_path):
+    for model, first in zip(models, (math.nan, 0.0), strict=True):
+        cases = {"patient3_ED": (0.5, first), "patient4_ED": (0.7, math.nan)}
+        write_summary(model / "fold_1" / "validation" / "summary.json", cases)
+    assert compare(*models, "-o", tmp_path / "out") == 0
+    text = text_of(tmp_path / "out")
+    assert "LV: no reference of a fold has it, and one model alone predicts it there; it is left out of that" in text
+    of_folds = re.findall(r"^\| 1 +\| +([\d.]+) \| +([\d.]+) ", text, re.MULTILINE)
+    assert of_folds == [("60.00", "60.00")]
+
+
+def test_without_a_class_in_common_there_is_nothing_to_compare(tmp_path):
+    for name, scores in (("a", (0.5, math.nan)), ("b", (math.nan, 0.5))):
+        write_summary(tmp_path / name / "summary.json", {"p1": scores, "p2": scores})
+    assert compare(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out") == 0
+    text = text_of(tmp_path / "out")
+    assert "No class counts for both models in any case, so there is nothing to compare." in text
+    assert "nan" not in text
+
+
+def test_labels_are_read_as_nnunet_reads_them(models, tmp_path):
+    """Without regions a label may stand in a list, or be written as text."""
+    for model in models:
+        content = json.loads((model / "dataset.json").read_text())
+        (model / "dataset.json").write_text(json.dumps(content | {"labels": {"background": 0, "RV": [1], "LV": "2"}}))
+    assert compare(*models, "-o", tmp_path / "out") == 0
+    text = text_of(tmp_path / "out")
+    assert "| RV " in text
+    assert "| LV " in text
+
+
+def test_scores_that_cannot_be_read_are_no_problem_of_the_output(models, tmp_path, monkeypatch, capsys):
+    def read(path):
+        raise PermissionError(13, "Permission denied", str(path / "fold_0"))
+
+    monkeypatch.setattr(Training, "read", read)
+    assert compare(*models, "-o", tmp_path / "out") == 1
+    assert (
+        capsys.readouterr().err
+        == f"nnUNetv2_selfreg compare: {models[0] / 'fold_0'} cannot be read: Permission denied\n"
+    )
+
+
 def test_as_many_pictures_as_asked_for_are_of_the_cases_that_differ_most(tmp_path):
     cases = [{f"case{i:02}": (0.5 + sign * i / 100, 0.5) for i in range(12)} for sign in (0, 1)]
     for name, scores in zip("ab", cases, strict=True):
@@ -196,6 +239,9 @@ def test_as_many_pictures_as_asked_for_are_of_the_cases_that_differ_most(tmp_pat
 
 def test_pictures_find_references_that_were_moved(models, tmp_path, monkeypatch, capsys):
     """The summaries name references on another machine; here they are beside the images."""
+    for path in [path for model in models for path in model.rglob("summary.json")]:
+        # a path that the system refuses to look at, as it does in a folder of somebody else's
+        path.write_text(path.read_text().replace("/elsewhere/labelsTr", f"/{'x' * 300}/labelsTr"))
     raw = tmp_path / "raw" / "D"
     places = raw / "imagesTr", raw / "labelsTr", *(model / "fold_1" / "validation" for model in models)
     for number, place in enumerate(places):

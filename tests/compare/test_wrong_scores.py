@@ -50,6 +50,11 @@ def test_a_fold_that_was_scored_on_its_training_cases_is_no_fold_like_others(mod
         write_summary(model / "fold_all" / "validation" / "summary.json", folds[0] | folds[1])
         (model / "fold_all" / "checkpoint_final.pth").touch()
     assert f"fold all of {models[0]} was scored on the cases that it was trained on" in refused(*models)
+    alone = [shutil.copytree(model, tmp_path / "alone" / model.name) for model in models]
+    for model in alone:
+        shutil.rmtree(model / "fold_0"), shutil.rmtree(model / "fold_1")
+    said = "have no case of a fold in common; predict a test set with each and compare the folders"
+    assert said in refused(*alone, "--common-only")
     assert main(["compare", *map(str, models), "--common-only", "-o", str(tmp_path / "out")]) == 0
     assert "Over the 2 folds" in (tmp_path / "out" / "comparison.md").read_text()
 

@@ -22,11 +22,12 @@ from model_folders import CLASSES, write_model, write_phantoms
 
 from nnunetv2_selfreg.compat import find_external_trainer
 from nnunetv2_selfreg.criterion import SelfRegCriterion
+from nnunetv2_selfreg.errors import SelfRegError
 from nnunetv2_selfreg.inspect import run
-from nnunetv2_selfreg.inspect.cases import evenly, find_cases, prepare
+from nnunetv2_selfreg.inspect.cases import _check, evenly, find_cases, prepare
 from nnunetv2_selfreg.inspect.measure import Inspection, stage_draws
 from nnunetv2_selfreg.inspect.measure import measure as measure_models
-from nnunetv2_selfreg.inspect.model import told_apart
+from nnunetv2_selfreg.inspect.model import InspectedModel, told_apart
 from nnunetv2_selfreg.inspect.plots import draw_grad_cam
 from nnunetv2_selfreg.inspect.report import Report
 from nnunetv2_selfreg.losses import draw_channels
@@ -408,6 +409,46 @@ def test_repetitions_of_a_model_are_its_trainings(trainings):
     each = [value(model, "redundancy", STAGES[1])["mean"] for model in content["models"]]
     assert list(found["by_training"].values()) == each
     assert found["mean"] == pytest.approx(np.mean(each))
+
+
+def test_a_link_has_the_name_that_was_given(trainings, tmp_path):
+    first, second = trainings
+    link = tmp_path / second.folder.name
+    link.symlink_to(shutil.copytree(second.folder, tmp_path / "run17"))
+    line = command_line(first, "nowhere", "--cases", "1")
+    inspections, _ = measure_models(run.parse([str(link), *line]))
+    assert [each.run for each in inspections] == ["repetition 1, fold 0", "repetition 2, fold 0"]
+    assert told_apart([link, link.with_name("U__P__2d")]) == [link.name, "U__P__2d"]
+
+
+def test_a_validation_of_other_weights_or_of_training_cases_is_not_shown(trainings, tmp_path):
+    folder = shutil.copytree(trainings[0].folder, tmp_path / trainings[0].folder.name)
+    fold = folder / "fold_1"
+    shutil.copy(fold / "checkpoint_final.pth", fold / "checkpoint_best.pth")
+    assert InspectedModel(folder, "1", "checkpoint_final.pth", "cpu").dice == 0.625
+    assert InspectedModel(folder, "1", "checkpoint_best.pth", "cpu").dice is None
+    fold.rename(folder / "fold_all")
+    assert InspectedModel(folder, "all", "checkpoint_final.pth", "cpu").dice is None
+
+
+def test_one_file_may_hold_all_channels(deep, tmp_path):
+    """As nnU-Net's reader of NIfTI takes it: the channels are the fourth dimension."""
+    channels = [SimpleITK.ReadImage(str(deep.images / f"case0_000{number}.nii.gz")) for number in range(2)]
+    SimpleITK.WriteImage(SimpleITK.JoinSeries(channels), str(tmp_path / "case0_0000.nii.gz"))
+    prepared = []
+    for folder in (deep.images, tmp_path):
+        (files,) = find_cases(folder / "case0", deep.labels, ".nii.gz", 2)
+        prepared.append(prepare(files, opened(deep.folder).predictor))
+    assert torch.equal(prepared[0].image, prepared[1].image)
+    with pytest.raises(SelfRegError, match="case case0 has 2 image channels; the model takes 1"):
+        _check("case0", prepared[0].image, None, {"channel_names": {"0": "MRI"}})
+
+
+def test_labels_are_read_as_nnunet_reads_them():
+    description = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "RV": [1], "LV": "2"}}
+    _check("case0", [0], np.arange(3), description)
+    with pytest.raises(SelfRegError, match=r"holds 3; the model.s dataset\.json knows 0, 1, 2"):
+        _check("case0", [0], np.arange(4), description)
 
 
 def test_as_much_of_the_paths_as_tells_them_apart(tmp_path):

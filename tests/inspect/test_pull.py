@@ -17,6 +17,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2_selfreg.inspect import run
 from nnunetv2_selfreg.inspect.cases import find_cases, prepare
 from nnunetv2_selfreg.inspect.measure import stage_draws
+from nnunetv2_selfreg.inspect.pull import SegmentationLoss
 from nnunetv2_selfreg.losses import draw_channels
 
 STUDENTS = [f"encoder.stages.{i}" for i in (1, 2, 3)] + [f"decoder.stages.{i}" for i in (0, 1)]
@@ -145,7 +146,8 @@ def test_a_trainer_whose_loss_needs_a_training_is_named_and_the_rest_is_measured
 
     monkeypatch.setattr(nnUNetTrainer, "_build_loss", lambda trainer: trainer.dataloader_train)
     content, page = measure(flat, "--cases", "1")
-    assert "cannot be had outside a training (AttributeError:" in page
+    label = "nnUNetTrainer__Tiny__2d, fold 0"
+    assert f"Not measured, as the trainer's loss cannot be had outside a training: {label}: AttributeError:" in page
     assert value(content["models"][0], "scr", "encoder.stages.1")["mean"] > 0
 
 
@@ -154,9 +156,30 @@ def test_a_loss_that_takes_more_than_output_and_target_is_named_and_the_rest_is_
 
     monkeypatch.setattr(nnUNetTrainer, "_build_loss", lambda trainer: lambda output, target, distances: output)
     content, page = measure(flat, "--cases", "1")
-    assert "cannot be had outside a training (TypeError:" in page
+    assert "cannot be had outside a training: nnUNetTrainer__Tiny__2d, fold 0: TypeError:" in page
     assert "missing 1 required positional argument" in page
     assert value(content["models"][0], "scr", "encoder.stages.1")["mean"] > 0
+
+
+def test_a_loss_that_fails_midway_is_not_measured_on_some_patches(flat, tmp_path, monkeypatch):
+    """Neither its patches before nor those of the cases before; of the other model all are there."""
+    real, calls = SegmentationLoss.pulls, []
+
+    def pulls(loss, image, labels):
+        calls.append(loss)
+        if len(calls) == 3:
+            loss.reason = "OutOfMemoryError: here"
+            return None
+        return real(loss, image, labels)
+
+    monkeypatch.setattr(SegmentationLoss, "pulls", pulls)
+    other = write_model(tmp_path / "Dataset001_Flat", 2, CLASSES, seed=1)
+    content, page = measure(flat, "--cases", "2", "--compare", other)
+    percents = [[v for v in model["values"] if v["measure"].endswith("_percent")] for model in content["models"]]
+    first, second = (bool(found) for found in percents)
+    assert (first, second) == (False, True)
+    assert "nnUNetTrainer__Tiny__2d, fold 0: OutOfMemoryError: here" in page
+    assert "SCR, share of the gradient [%]" in page
 
 
 def test_a_stock_variant_s_own_init_counts_and_nothing_is_written(flat, tmp_path, monkeypatch):
