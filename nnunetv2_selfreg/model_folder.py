@@ -55,7 +55,6 @@ class ModelFolder:
             SelfRegError: The folder does not exist, is not named so, or has no plans.json or dataset.json.
         """
         path = Path(os.path.abspath(path.expanduser()))  # a link has the name that nnU-Net sees
-        parts = path.name.split("__")
         if path.is_file():
             raise SelfRegError(f"{path} is a file; give {LAYOUT}")
         if not path.is_dir():
@@ -63,7 +62,7 @@ class ModelFolder:
             there = f"models in {path.parent}: {listed(sorted(beside))}" if beside else f"give {LAYOUT}"
             raise SelfRegError(f"{path} does not exist; {there}")
         missing = [name for name in MODEL_FILES if not (path / name).is_file()]
-        if len(parts) != 3 or missing:
+        if len(parts := path.name.split("__")) != 3 or missing:
             reason = f"it has no {missing[0]}" if missing else "its name has not three parts"
             raise SelfRegError(f"{path} is not a model folder, {reason}; give {LAYOUT}")
         return cls(path, *parts)
@@ -77,7 +76,7 @@ class ModelFolder:
     def dataset(self) -> str:
         """Name of the data set, `DatasetNNN_Name`: the folder above, or what the plans say if it is named otherwise."""
         above = self.path.parent.name
-        return above if re.match(r"Dataset\d{3}_", above) else str(self.plans.get("dataset_name", above))
+        return above if above.startswith("Dataset") else str(self.plans.get("dataset_name", above))
 
     @cached_property
     def plans(self) -> dict[str, Any]:
