@@ -40,7 +40,7 @@ class Comparison:
 def compare(
     mine: pd.DataFrame, other: pd.DataFrame, classes: Sequence[str], margin: float, higher_is_better: bool = True
 ) -> Comparison:
-    """Compares two trainings, without what `counted_by_both` leaves out.
+    """Compares two trainings.
 
     Args:
         mine: Scores of the first.
@@ -54,7 +54,6 @@ def compare(
     """
     if MEAN in classes:
         raise SelfRegError(f"a class is called {MEAN!r}, as the mean over classes is here; rename it in dataset.json")
-    mine, other, _ = counted_by_both(mine, other)
     cases, others = by_case(mine, classes), by_case(other, classes)
     check_same_cases("comparison", {"the first training": cases.index, "the second": others.index})
     clusters = mine.drop_duplicates("case").set_index("case")["cluster"][cases.index].to_numpy(str)
@@ -71,8 +70,8 @@ def compare(
 def counted_by_both(mine: pd.DataFrame, other: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Two trainings' scores without the classes of a run that count for one of them alone, and the classes' names.
 
-    nnU-Net counts a class that is in no reference where it is predicted, as a Dice of 0, and nowhere else. The means of
-    the two would be over different classes.
+    nnU-Net counts the Dice of a class that is in no reference as 0 where it is predicted, and nowhere else. The means
+    of the two would be over different classes.
     """
     keys = [*RUN, "class"]
     counted = [set(scores.dropna(subset="value")[keys].itertuples(index=False, name=None)) for scores in (mine, other)]

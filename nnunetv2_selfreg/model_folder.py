@@ -76,7 +76,7 @@ class ModelFolder:
     def dataset(self) -> str:
         """Name of the data set, `DatasetNNN_Name`: the folder above, or what the plans say if it is named otherwise."""
         above = self.path.parent.name
-        return above if above.startswith("Dataset") else str(self.plans.get("dataset_name", above))
+        return above if re.match(r"Dataset\d{3}_", above) else str(self.plans.get("dataset_name", above))
 
     @cached_property
     def plans(self) -> dict[str, Any]:

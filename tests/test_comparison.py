@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunetv2_selfreg.comparison import by_case, compare
+from nnunetv2_selfreg.comparison import by_case, compare, counted_by_both
 from nnunetv2_selfreg.errors import SelfRegError
 
 Runs = Mapping[tuple[int, int], Mapping[str, tuple[float, float]]]  # repetition and fold: case: classes a and b
@@ -68,7 +68,9 @@ def test_a_class_that_counts_for_one_of_them_alone_enters_no_number() -> None:
     stock = {(0, 0): {"p1": (90, np.nan), "q1": (80, np.nan)}, (0, 1): {"r1": (70, 60)}}
     mine = {(0, 0): {"p1": (90, 0), "q1": (80, np.nan)}, (0, 1): {"r1": (70, 60)}}
     for one, other in ((mine, stock), (stock, mine)):
-        found = compare(scores(one), scores(other), ["a", "b"], margin=1)
+        first, second, names = counted_by_both(scores(one), scores(other))
+        assert names == ["b"]
+        found = compare(first, second, ["a", "b"], margin=1)
         assert found.over_cases.loc["mean", ["mine", "other", "mean", "low", "high"]].tolist() == [70, 70, 0, 0, 0]
         assert found.by_run["mean"].tolist() == [0, 0]
         assert found.over_cases.loc["b", "cases"] == 1

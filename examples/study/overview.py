@@ -183,16 +183,17 @@ class _Compared:
         return row | {"reported": _reported(self.section)}
 
     def beside(self, first: "_Compared") -> "_Compared":
-        """Both repetitions together."""
+        """Both repetitions together; of the two, the later one says what is incomplete."""
         mine, other = (
             pd.concat([one, two.assign(repetition="again")])
             for one, two in ((first.mine, self.mine), (first.other, self.other))
         )
-        return replace(first, mine=mine, other=other)
+        return replace(self, mine=mine, other=other)
 
     def noise(self, first: "_Compared") -> dict[str, Any]:
         """Stock's second training minus its first, over folds."""
-        found = self._compare(self.other, first.other)
+        shared = first.other[first.other["fold"].isin(self.other["fold"])]
+        found = self._compare(self.other, shared)
         return _noise(found.over_folds.loc[MEAN], found.by_run[MEAN].tolist())
 
     def _compare(self, mine: pd.DataFrame, other: pd.DataFrame) -> Comparison:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
@@ -40,13 +40,12 @@ def main(arguments: Sequence[str]) -> int:
         raise SelfRegError("--instances: only monuseg has instance ids, at its own size; leave it out")
     number = parsed.number or benchmark.number + bool(parsed.size)
     folder = _claim(f"Dataset{number:03d}_{benchmark.dataset}{parsed.size or ''}", parsed.overwrite)
-    for source in parsed.sources:
-        if source.resolve().is_relative_to(folder.resolve()):
-            raise SelfRegError(f"{source} lies in {folder}, which this data set would replace; move it out of there")
+    _check_outside(parsed.sources, folder)
     replaces = (folder / "dataset.json").is_file()
     with new_folder(folder, may_replace=lambda _: parsed.overwrite) as new:
         staging = Staging(new, benchmark.ending, parsed.size, parsed.instances)
         survey = _convert(benchmark, parsed.sources, staging, parsed.allow_incomplete)
+        _check_outside([path for case in survey.cases for path in (case.image, case.label) if path], folder)
         train, test = staging.names("train"), staging.names("test")
         if not train:
             raise SelfRegError(f"{parsed.sources[0]} holds no training case that can be used; nnU-Net needs some")
@@ -149,6 +148,13 @@ def _claim(name: str, overwrite: bool) -> Path:
     if folder.exists() and not overwrite:
         raise SelfRegError(f"{folder} exists already; replace it with --overwrite, or choose another id with -d")
     return folder
+
+
+def _check_outside(paths: Iterable[Path], folder: Path) -> None:
+    """Refuses to read what a data set would replace."""
+    for path in paths:
+        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+            raise SelfRegError(f"{path} lies in {folder}, which this data set would replace; move it out of there")
 
 
 def _write_folds(groups: Mapping[str, str], staging: Path, folder: Path, overwrite: bool) -> str | None:

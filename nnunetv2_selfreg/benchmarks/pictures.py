@@ -107,8 +107,10 @@ def write_picture(
     image, mask = read_pair(case, size)
     if staging.size and resizes_values:
         if mask.max() >= 255:  # no picture has so many instances
-            raise CaseError("with wrong label values", f"{case.name} (holds {mask.max()}, which is no instance id)")
-        mask = resize(np.minimum(mask, 255).astype(np.uint8), staging.size).astype(np.int64)
+            raise CaseError(
+                "with wrong label values", f"{case.name} (holds {mask.max()}, no instance id, which --size needs)"
+            )
+        mask = resize(mask.astype(np.uint8), staging.size).astype(np.int64)
         image = resize(image, staging.size)
     write_pair(staging, case, image, foreground(mask, case.name))
 

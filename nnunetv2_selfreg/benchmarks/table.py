@@ -39,7 +39,7 @@ def write_table(results: Path, output: Path) -> list[Path]:
     there = [path for path in paths if path.exists()]
     if there and not _is_table(output / "table.json"):
         raise SelfRegError(
-            f"{there[0]} is not of a table that leaderboard wrote; move it, or name another folder with -o"
+            f"{there[0]} has no table.json of a leaderboard beside it; move it, or name another folder with -o"
         )
     tables = [(section, section.numbers()) for section in read_results(results)]
     pages = [_page(section, table) for section, table in tables]
@@ -55,9 +55,10 @@ def write_table(results: Path, output: Path) -> list[Path]:
 
 def _is_table(path: Path) -> bool:
     try:
-        return "tables" in json.loads(path.read_bytes())
-    except (OSError, ValueError, TypeError):
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return False
+    return isinstance(content, dict) and isinstance(content.get("tables"), list)
 
 
 def _content(section: Section, table: pd.DataFrame) -> dict[str, Any]:

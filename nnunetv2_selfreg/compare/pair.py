@@ -58,7 +58,9 @@ def matched(trainings: Sequence[Training], common_only: bool, other_plans: bool)
         if extra:
             _leave_out(f"only {training.folder} has {listed(extra)}", common_only, notes)
     if not common:
-        way_out = "; predict a test set with each and compare the folders" * any(each.unusable for each in trainings)
+        way_out = "; predict a test set with each and compare the folders" * any(
+            "all" in each.unusable for each in trainings
+        )
         raise SelfRegError(f"{first.folder} and {others[0].folder} have no case of a fold in common{way_out}")
     kept_trainings = [training.only(common) for training in trainings]
     for other in kept_trainings[1:]:

@@ -67,8 +67,8 @@ class ComparisonReport:
         self.margin, self.notes = 100 * margin, list(notes)
         if left_out:
             self.notes.append(
-                f"{listed(left_out)}: no reference of a fold has it, and one model alone predicts it there; it is left "
-                "out of that fold's numbers"
+                f"{listed(left_out)}: in no reference of a fold (or of the predictions), and predicted there by one "
+                "model alone; left out there"
             )
         self.comparison = compare(scores_b, scores_a, self.classes, margin)
         self.folds = [str(fold) for fold in self.comparison.by_fold.index]
@@ -233,6 +233,11 @@ class ComparisonReport:
             raise SelfRegError(f"--pictures: {raw} does not exist; name the folder of the images with --images")
         labels = [place / part for place in (raw, raw.parent) for part in ("labelsTr", "labelsTs")]
         folder.mkdir()
+        # as nnU-Net reads them, which may stand there as text
+        values = {
+            label: [*map(int, value)] if isinstance(value, list) else int(value)
+            for label, value in a.dataset["labels"].items()
+        }
         drawn = {}
         for name, row in self.most_different(count).iterrows():
             case, path = (row["fold"], str(name)), folder / f"{name}.png"
@@ -244,7 +249,7 @@ class ComparisonReport:
             moved = [place / PureWindowsPath(str(reference)).name for place in labels]
             # which may be a folder that only its owner can read, where Path.is_file raises
             reference = next(filter(os.path.isfile, (reference, *moved)), reference)
-            draw_case(files, reference, predictions, titles, a.dataset["labels"], reader, path)
+            draw_case(files, reference, predictions, titles, values, reader, path)
             drawn[str(name)] = b64encode(path.read_bytes()).decode()
         return drawn
 

@@ -43,7 +43,7 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int) ->
             `_0000.nii.gz`.
         labels: A folder of `CASE.nii.gz`; None when there are no references.
         ending: The data set's file ending.
-        channels: How many files make a case; one file may hold all channels, as an RGB picture or a 4D NIfTI does.
+        channels: How many files make a case; else each case is one file with all channels (RGB, 4D NIfTI).
 
     Raises:
         SelfRegError: There is no such image, channel or reference.
@@ -62,10 +62,11 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int) ->
         raise SelfRegError(f"--images {images}: {what} named CASE_0000{ending}, as nnU-Net names them")
     if labels is not None and not labels.is_dir():
         raise SelfRegError(f"--labels {labels} is not a folder of references CASE{ending}")
+    in_one_file = all([*files] == ["0000"] for files in found.values())
     cases = []
     for name, files in sorted(found.items()):
         has = ", ".join(files)
-        if has not in ("0000", ", ".join(f"{channel:04d}" for channel in range(channels))):
+        if not in_one_file and has != ", ".join(f"{channel:04d}" for channel in range(channels)):
             raise SelfRegError(f"--images {images}: case {name} has the channels {has}; the model takes {channels}")
         label = labels and labels / f"{name}{ending}"
         if label and not label.is_file():

@@ -395,7 +395,7 @@ def test_a_file_that_is_of_no_table_stays(tmp_path: Path, acdc_run: Runs, name: 
     mine = tmp_path / "paper" / name
     mine.parent.mkdir()
     mine.write_text('{"mine": 1}')
-    with pytest.raises(SelfRegError, match=rf"{name} is not of a table that leaderboard wrote; move it, or name"):
+    with pytest.raises(SelfRegError, match=rf"{name} has no table\.json of a leaderboard beside it; move it, or name"):
         write_table(tmp_path, tmp_path / "paper")
     assert [path.name for path in mine.parent.iterdir()] == [name]
     assert mine.read_text() == '{"mine": 1}'

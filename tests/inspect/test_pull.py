@@ -147,7 +147,7 @@ def test_a_trainer_whose_loss_needs_a_training_is_named_and_the_rest_is_measured
     monkeypatch.setattr(nnUNetTrainer, "_build_loss", lambda trainer: trainer.dataloader_train)
     content, page = measure(flat, "--cases", "1")
     label = "nnUNetTrainer__Tiny__2d, fold 0"
-    assert f"Not measured, as the trainer's loss cannot be had outside a training: {label}: AttributeError:" in page
+    assert f"Not measured, as the trainer's loss failed here, outside of a training: {label}: AttributeError:" in page
     assert value(content["models"][0], "scr", "encoder.stages.1")["mean"] > 0
 
 
@@ -156,7 +156,7 @@ def test_a_loss_that_takes_more_than_output_and_target_is_named_and_the_rest_is_
 
     monkeypatch.setattr(nnUNetTrainer, "_build_loss", lambda trainer: lambda output, target, distances: output)
     content, page = measure(flat, "--cases", "1")
-    assert "cannot be had outside a training: nnUNetTrainer__Tiny__2d, fold 0: TypeError:" in page
+    assert "failed here, outside of a training: nnUNetTrainer__Tiny__2d, fold 0: TypeError:" in page
     assert "missing 1 required positional argument" in page
     assert value(content["models"][0], "scr", "encoder.stages.1")["mean"] > 0
 

@@ -69,7 +69,7 @@ def test_a_mask_of_two_values_is_not_resized_as_instances(tmp_path):
     case = ArchiveCase("glands", "test", tmp_path / "image.png", tmp_path / "mask.png")
     for size in (None, 16):  # at its own size it is a mask like others
         staging = Staging(tmp_path, ".png", size)
-        with pytest.raises(CaseError, match="holds 255, which is no instance id") if size else nullcontext():
+        with pytest.raises(CaseError, match="holds 255, no instance id, which --size needs") if size else nullcontext():
             write_picture(case, staging, lambda values, _: values > 0, resizes_values=True)
 
 

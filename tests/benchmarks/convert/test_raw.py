@@ -132,6 +132,18 @@ def test_an_archive_in_the_data_set_that_it_would_replace_stays(place, archive, 
     assert snapshot(raw) == before
 
 
+def test_files_of_the_data_set_that_they_would_replace_stay(archive, raw):
+    """Found through the folder above, or through a link."""
+    inside = raw / "Dataset227_GlaS" / "Warwick_QU"
+    shutil.copytree(archive("glas"), inside)
+    before = snapshot(raw)
+    link = raw.parent / "link"
+    link.symlink_to(inside)
+    for source in (raw, link):
+        assert "lies in " in refusal("glas", source, "--overwrite")
+        assert snapshot(raw) == before
+
+
 def test_endings_may_be_in_capitals(archive, copy_of, raw):
     for benchmark, number in (("glas", 227), ("monuseg", 327), ("glas_passed_on", 227)):
         source = copy_of(benchmark)
