@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
         if parsed.again and not parsed.paper:
             parser.error("--again: needs --paper")
         published = parsed.results == RESULTS and not parsed.paper
-        paper, again = (PAPER, AGAIN if AGAIN.is_dir() else None) if published else (parsed.paper, parsed.again)
+        paper, again = (PAPER, AGAIN) if published else (parsed.paper, parsed.again)
         files = rebuild(parsed.results, parsed.documentation, paper, again)
     except SelfRegError as error:
         sys.exit(str(error))
