@@ -124,7 +124,9 @@ class Pair:
                 lines.append(f"epochs differ: {counts[0]} with SelfReg, {counts[1]} without")
         lines = list(dict.fromkeys(lines))
         if len(set(Counter(self.stock.sidecars[run]["fold"] for run in self.runs).values())) > 1:
-            lines.append("folds count as often in the difference as they were trained, once in its interval over folds")
+            lines.append(
+                "some folds were trained more often: the difference is over trainings, its interval over folds"
+            )
         if not len(self.runs) == len(self.selfreg.sidecars) == len(self.stock.sidecars):
             lines.append(f"compared on {', '.join(self.runs)} alone")
         return lines

@@ -67,8 +67,8 @@ class ComparisonReport:
         self.margin, self.notes = 100 * margin, list(notes)
         if left_out:
             self.notes.append(
-                f"{listed(left_out)}: in no reference of a fold (or of the predictions), and predicted there by one "
-                "model alone; left out there"
+                f"{listed(left_out)}: left out of folds (or of the whole test set) in which no reference has it and "
+                "only one model predicts it"
             )
         self.comparison = compare(scores_b, scores_a, self.classes, margin)
         self.folds = [str(fold) for fold in self.comparison.by_fold.index]

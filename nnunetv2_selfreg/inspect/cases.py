@@ -43,7 +43,7 @@ def find_cases(images: Path, labels: Path | None, ending: str, channels: int) ->
             `_0000.nii.gz`.
         labels: A folder of `CASE.nii.gz`; None when there are no references.
         ending: The data set's file ending.
-        channels: How many files make a case; else each case is one file with all channels (RGB, 4D NIfTI).
+        channels: How many image channels a case has: a file for each, or in every case one file (RGB, 4D NIfTI).
 
     Raises:
         SelfRegError: There is no such image, channel or reference.

@@ -192,7 +192,7 @@ def test_a_class_of_no_reference_that_one_model_predicts_is_named(models, tmp_pa
     assert compare(*models, "-o", tmp_path / "out") == 0
     text = text_of(tmp_path / "out")
     said = (
-        "LV: in no reference of a fold (or of the predictions), and predicted there by one model alone; left out there"
+        "LV: left out of folds (or of the whole test set) in which no reference has it and only one model predicts it"
     )
     assert said in text
     of_folds = re.findall(r"^\| 1 +\| +([\d.]+) \| +([\d.]+) ", text, re.MULTILINE)
