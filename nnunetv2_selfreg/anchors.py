@@ -16,6 +16,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from nnunetv2_selfreg.compat import NOT_IN_CUDA_GRAPHS
+
 
 class AddGradient(Protocol):
     """Adds the gradient of one map's loss to the gradient that the map has already."""
@@ -83,7 +85,7 @@ class _Anchored(torch.autograd.Function):
         return _with_gradients(gradient, feature, ctx.number, in_place=False), None
 
 
-@torch.library.custom_op("nnunetv2_selfreg::add_gradients", mutates_args={"gradient"})
+@torch.library.custom_op("nnunetv2_selfreg::add_gradients", mutates_args={"gradient"}, **NOT_IN_CUDA_GRAPHS)
 def add_gradients(gradient: Tensor, feature: Tensor, number: int) -> None:
     """Adds the gradients of the losses at the anchor of this number, in place; an operator for compiled graphs."""
     _with_gradients(gradient, feature, number, in_place=True)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:  # nnU-Net takes seconds to import: only what needs it does
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 OLDEST_NNUNET = "2.6.0"
+# of an operator that reads Python objects, which the replay of a CUDA graph would not; an older torch has no such tag
+NOT_IN_CUDA_GRAPHS: dict[str, Any] = (
+    {"tags": torch.Tag.cudagraph_unsafe} if hasattr(torch.Tag, "cudagraph_unsafe") else {}
+)
 
 
 def check_nnunet(found: str | None = None) -> None:

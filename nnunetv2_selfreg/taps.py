@@ -138,11 +138,13 @@ class StageTaps:
         self.forget()
 
     def forget(self) -> None:
-        """Drops what forward passes left that no loss has taken."""
+        """Drops what forward passes left that no loss has taken, and losses that a backward pass did not get to."""
         self._features: dict[str, Tensor] = {}
         self._links: dict[str, Tensor] = {}
         self._repeated: set[str] = set()
         self._versions: dict[str, int] = {}
+        for anchor in self._anchors.values():
+            anchor.losses = []
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
         """The hook: keeps the module's map, and lets it go on through its anchor."""

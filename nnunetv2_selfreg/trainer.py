@@ -138,7 +138,8 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
         self._check_loss()
         super().on_train_epoch_end(train_outputs)
         non_finite, means = self.loss.non_finite(), self.loss.take_means()
-        if non_finite is None and self.grad_scaler is None:  # steps without terms, or a fault in nnU-Net's loss alone
+        scales = self.grad_scaler is not None and self.grad_scaler.is_enabled()
+        if non_finite is None and not scales:  # steps without terms, or a fault in nnU-Net's loss alone
             bad = next((number for number, output in enumerate(train_outputs) if not isfinite(output["loss"])), None)
             non_finite = None if bad is None else NonFinite([], bad, False, "the loss")
         if self.is_ddp:
@@ -146,8 +147,8 @@ class nnUNetTrainerSelfReg(nnUNetTrainer):
             dist.all_gather_object(ranks, (non_finite, means))
             non_finite = max((found for found, _ in ranks if found), key=lambda found: found.every_step, default=None)
             means = {name: sum(rank[name] for _, rank in ranks) / len(ranks) for name in means}
-        if non_finite is not None and (self.grad_scaler is None or non_finite.every_step):
-            # with AMP a single bad step is no error: the scaler skips it and scales down
+        if non_finite is not None and (non_finite.every_step or not scales):
+            # with fp16 a single bad step is no error: the scaler skips it and scales down
             raise RuntimeError(
                 f"SelfReg: {non_finite.what} turned NaN or infinite in epoch {self.current_epoch}, iteration "
                 f"{non_finite.iteration}{', first at ' * bool(non_finite.stages)}{', '.join(non_finite.stages)}; go on "

@@ -467,6 +467,20 @@ def test_between_the_kth_steps_the_loss_is_nnunets_own():
     assert criterion.taps.take() is None
 
 
+def test_a_backward_pass_that_ends_early_leaves_nothing_to_the_next_step():
+    """As with autograd.grad of some parameters, or an error that a trainer catches."""
+    network = plain_unet(features=(4, 6, 8))
+    images, target = batch()
+    BaseLoss()(network(images), target).backward()
+    expected = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    network.zero_grad()
+    criterion = criterion_for(network, every=2)
+    torch.autograd.grad(criterion(network(images), target), list(network.encoder.stages[2].parameters()))
+    criterion(network(images), target).backward()
+    for name, wanted in expected.items():
+        torch.testing.assert_close(network.get_parameter(name).grad, wanted)
+
+
 def test_two_losses_before_one_backward_pass_each_keep_their_own_gradients():
     network = plain_unet(features=(4, 6, 8)).double()
     target = batch()[1]

@@ -30,8 +30,9 @@ def trainer(dataset, monkeypatch):
     return trainer
 
 
-def test_the_error_names_stage_epoch_and_iteration(trainer):
-    trainer.bad = {4, 5}
+@pytest.mark.parametrize("scaler", [None, torch.GradScaler("cpu", enabled=False)], ids=["none", "disabled"])
+def test_the_error_names_stage_epoch_and_iteration(trainer, scaler):
+    trainer.grad_scaler, trainer.bad = scaler, {4, 5}
     with pytest.raises(
         RuntimeError, match=r"NaN or infinite in epoch 1, iteration 1, first at encoder\.stages\.1; go on"
     ):
