@@ -12,6 +12,7 @@
 # With ALLOW_INCOMPLETE=1 patients may be missing; the table then says so. With SMALL=1 nnU-Net plans a network for 0.05
 # GB instead of 8, which two CPU cores can train.
 set -euo pipefail
+examples=$(cd "$(dirname "$0")/.." && pwd)
 source=${1:?usage: run.sh SOURCE [WORK]}
 work=$(mkdir -p "${2:-acdc}" && cd "${2:-acdc}" && pwd)
 trainer=${TRAINER:-nnUNetTrainerSelfReg}
@@ -47,12 +48,9 @@ fi
 # 3. train each fold, or go on with it
 for fold in $folds; do
     if [ ! -f "$model/fold_$fold/validation/summary.json" ]; then
-        resume=()
-        # not from the checkpoint that is best on the validation fold
-        for name in latest final; do
-            if [ -f "$model/fold_$fold/checkpoint_$name.pth" ]; then resume=(--c); fi
-        done
-        nnUNetv2_train 027 "$configuration" "$fold" -tr "$trainer" -p "$plans" -device "$device" ${resume[@]+"${resume[@]}"}
+        resume=$(python3 "$examples/resume.py" "$model/fold_$fold")
+        # shellcheck disable=SC2086 # nothing, or --c
+        nnUNetv2_train 027 "$configuration" "$fold" -tr "$trainer" -p "$plans" -device "$device" $resume
     fi
 done
 

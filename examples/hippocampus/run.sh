@@ -10,6 +10,7 @@
 # Settings, from the environment: TRAINER (nnUNetTrainerSelfReg_100epochs), CONFIGURATION (2d), DEVICE (cuda).
 # With SMALL=1 nnU-Net plans a network for 0.05 GB instead of 8, which two CPU cores can train.
 set -euo pipefail
+examples=$(cd "$(dirname "$0")/.." && pwd)
 source=${1:?usage: run.sh SOURCE [WORK]}
 work=$(mkdir -p "${2:-hippocampus}" && cd "${2:-hippocampus}" && pwd)
 trainer=${TRAINER:-nnUNetTrainerSelfReg_100epochs}
@@ -52,11 +53,9 @@ fi
 # 3. train fold 0, or go on with it
 model=$nnUNet_results/$dataset/${trainer}__${plans}__${configuration}
 if [ ! -f "$model/fold_0/validation/summary.json" ]; then
-    resume=()
-    for name in latest final; do # not from the checkpoint that is best on the validation fold
-        if [ -f "$model/fold_0/checkpoint_$name.pth" ]; then resume=(--c); fi
-    done
-    nnUNetv2_train 4 "$configuration" 0 -tr "$trainer" -p "$plans" -device "$device" ${resume[@]+"${resume[@]}"}
+    resume=$(python3 "$examples/resume.py" "$model/fold_0")
+    # shellcheck disable=SC2086 # nothing, or --c
+    nnUNetv2_train 4 "$configuration" 0 -tr "$trainer" -p "$plans" -device "$device" $resume
 fi
 
 # 4. predict the cases that fold 0 did not train on

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from jsonschema import Draft202012Validator
 
+from nnunetv2_selfreg.benchmarks.glas import RESIZED
 from nnunetv2_selfreg.benchmarks.registry import BENCHMARKS, PROTOCOLS
 
 ROOT = Path(__file__).parents[2]
@@ -334,6 +336,30 @@ def test_where_nothing_can_be_locked_it_trains(archives: Path, training: tuple[s
     assert b"fold_0.log.lock cannot be locked" in said
 
 
+def test_a_training_goes_on_from_what_is_whole(archives: Path, training: tuple[str, dict[str, str]]) -> None:
+    """A checkpoint that was cut off while nnU-Net wrote it is set aside, and said in the training's log."""
+    command(archives, "nnUNetv2_train", f"echo \"$@\" >> '{archives}/seen'")
+    shell, environment = training
+    fold = Path(re.findall(r"resume\.py '(.*?)'", shell)[0])
+    fold.mkdir(parents=True)
+    whole = fold / "checkpoint_whole"
+    torch.save({"weights": torch.zeros(1000)}, whole)
+    cut = whole.read_bytes()[:1000]
+    for name, content in (("best", whole.read_bytes()), ("final", cut)):
+        (fold / f"checkpoint_{name}.pth").write_bytes(content)
+    trainings(1, shell, environment)
+    assert sorted(path.name for path in fold.iterdir()) == [
+        "checkpoint_best.pth",
+        "checkpoint_final.damaged",
+        "checkpoint_whole",
+    ]
+    (fold / "checkpoint_latest.pth").write_bytes(whole.read_bytes())
+    trainings(1, shell, environment)
+    assert [line.endswith("--c") for line in (archives / "seen").read_text().splitlines()] == [False, True]
+    (log,) = archives.rglob("fold_0.log")
+    assert log.read_text().count("checkpoint_final.pth was cut off") == 1
+
+
 def test_half_of_the_patients_are_left_out_once(tmp_path: Path) -> None:
     """Run again it changes nothing; folds that were written anew are halved anew."""
     splits = tmp_path / "splits_final.json"
@@ -482,7 +508,7 @@ def test_smoke_run_killed_and_resumed(tmp_path: Path, stock_trainers: None, only
     assert len(list(work.glob("nnUNet_results/*/*/crossval_results_folds_0_1/summary.json"))) == models
     table = json.loads((work / "table/table.json").read_text())
     sections = {(section["benchmark"], section["protocol"]): section for section in table["tables"]}
-    each_alone = "each fold alone, 224 x 224"
+    each_alone = f"each fold alone, 224 x 224, {RESIZED}"
     pictures = {("glas224", each_alone), ("glas_test_a", each_alone)}
     assert set(sections) == {("acdc", "ensemble of folds")} | (pictures if "glas224" in only else set())
     for section in sections.values():
@@ -497,10 +523,11 @@ def test_smoke_run_killed_and_resumed(tmp_path: Path, stock_trainers: None, only
     for arm in sections.get(("glas224", each_alone), {"arms": []})["arms"]:
         assert "2 of 5 folds" in arm["incomplete"]
 
-    # scores are made anew where they lie
-    scores = {path: path.stat().st_mtime_ns for path in (work / "scores").iterdir()}
-    finish([*run, "--forcerun", "score"], folder)
-    assert all(path.stat().st_mtime_ns > before for path, before in scores.items())
+    # scores and the folds' common evaluation are made anew where they lie
+    made = [*(work / "scores").iterdir(), *work.glob("nnUNet_results/*/*/crossval_results_folds_0_1/summary.json")]
+    times = {path: path.stat().st_mtime_ns for path in made}
+    finish([*run, "--forcerun", "score", "accumulate"], folder)
+    assert all(path.stat().st_mtime_ns > before for path, before in times.items())
 
     # a training that is killed begins anew: nnU-Net writes its latest checkpoint in every 50th epoch, and the one that
     # is best on the validation fold is left alone
