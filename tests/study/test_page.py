@@ -240,7 +240,7 @@ def said():
         and plain["over_folds"]["high"] < plain["reported"] / 2,
         f"{glas['stock'] - baseline:.1f} points above the U-Net": True,
         f"differ by up to {max(map(abs, acdc['noise'][0]['each_run'])):.0f} points in a fold": True,
-        "On ACDC it alone has the opposite sign": again["acdc"] < 0 < acdc["difference"],
+        "On ACDC it is lower, the first is higher": again["acdc"] < 0 < acdc["difference"],
         "because of one poor training of stock": np.mean(other_folds) < 0 < highest,
         "slightly lower with SelfReg": -2 < acdc_both["difference"] < 0,
         "Both repetitions average about 2 points less": {round(acdc_10["difference"]), round(again["acdc_10"])} == {-2},
@@ -281,8 +281,8 @@ def said():
         "all fifteen fresh pairs are higher": fresh["runs"] == 15 and min(fresh["each_run"]) > 0,
         "They ended at the first look, after 15 of at most 35 pairs, with p below the 0.001": fresh["settled"]
         and fresh["runs"] == 15,
-        "eight times as hard as SelfReg when a training begins": round(times["start"]) == 8,
-        "thirteen times when it ends": round(times["end"]) == 13,
+        "eight times as hard as SelfReg in an untrained network": round(times["start"]) == 8,
+        "thirteen times in one that stock trained": round(times["end"]) == 13,
         "2500 steps": {tuple(row["iterations"]) for row in content["cost"]} == {(2500,)},
         f"{sum(row['runs'] for row in content['cost'] if row['dataset'] in FIRST)} trainings": True,
     }
