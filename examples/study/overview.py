@@ -20,7 +20,6 @@ METHOD, BASELINE = "SelfReg-UNet", "U-Net"  # as the paper's rows are named
 NETWORKS = {  # of the arms with SelfReg as published, where it is not nnU-Net's own
     "nnUNetTrainerSelfReg_4000steps": [],
     "nnUNetTrainerSelfRegPlain_4000steps": ["plain U-Net"],
-    "nnUNetTrainerSelfReg_6000steps": ["16 to 256 channels"],
 }
 OTHER_FORMS = {"nnUNetTrainerSelfRegDecorrelation_4000steps"}  # of nnU-Net's own network
 FORMS = {  # the arms of screen.yaml and seeds.yaml
