@@ -6,3 +6,8 @@ class SelfRegError(ValueError):
 
     The command line prints it without a traceback; nnU-Net's commands end with it as their last line.
     """
+
+
+def reason(error: Exception) -> str:
+    """What somebody else's exception says, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.errors import SelfRegError, reason
 from nnunetv2_selfreg.files import listed, read_json
 from nnunetv2_selfreg.settings import SelfRegSettings, read_plans, resolve
 
@@ -229,8 +229,7 @@ def installed_trainer(name: str, asked_by: str) -> type[Any]:
         found = find_trainer(name)
     except Exception as error:  # an import in one of nnU-Net's trainer modules, or in somebody's
         raise SelfRegError(
-            f"{asked_by}: looking for the trainer {name} failed: {str(error) or type(error).__name__}; "
-            "see nnUNetv2_selfreg doctor"
+            f"{asked_by}: looking for the trainer {name} failed: {reason(error)}; see nnUNetv2_selfreg doctor"
         ) from None
     if found is None:
         raise SelfRegError(f"{asked_by}: this nnU-Net has no trainer {name}; install what brings it")

@@ -182,7 +182,13 @@ def read_plans(path: Path, patience: float = 0) -> dict[str, Any]:
     plans = read_json(path, "plans file", patience)
     configurations = plans.get("configurations")
     if not isinstance(configurations, dict) or not all(isinstance(value, dict) for value in configurations.values()):
+        configurations = None
+    if not configurations:
         raise SelfRegError(f"{path} is not a plans file: it has no configurations")
+    for name, configuration in configurations.items():
+        for key in ("inherits_from", "data_identifier"):
+            if not isinstance(value := configuration.get(key), str | None):
+                raise SelfRegError(f"{path} is not a plans file: configurations.{name}.{key} is {value!r} and no name")
     return plans
 
 

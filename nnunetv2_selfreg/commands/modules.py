@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.errors import SelfRegError, reason
 from nnunetv2_selfreg.files import read_json
 from nnunetv2_selfreg.layouts import Trial
 from nnunetv2_selfreg.model_folder import planned_network
@@ -41,15 +41,14 @@ def module_table(folder: Path, plans: Mapping[str, Any], name: str, trainer: Any
     dataset = read_json(folder / "dataset.json", "dataset.json of nnU-Net")
     manager = PlansManager(dict(plans))
     configuration = manager.get_configuration(name)
+    channels = determine_num_input_channels(manager, configuration, dataset)
     try:
         network = planned_network(trainer, manager, name, dataset)
-    except Exception as error:  # whatever the network's author raises
-        reason = str(error) or type(error).__name__
+        images = torch.zeros(1, channels, *configuration.patch_size)
+    except Exception as error:  # whatever the network's author raises, or a key that the plans lack
         raise SelfRegError(
-            f"{trainer.__name__} cannot build the network of {name}: {reason}; see nnUNetv2_selfreg doctor"
+            f"{trainer.__name__} cannot build the network of {name}: {reason(error)}; see nnUNetv2_selfreg doctor"
         ) from error
-    channels = determine_num_input_channels(manager, configuration, dataset)
-    images = torch.zeros(1, channels, *configuration.patch_size)
     trial = Trial(network, images)
     roles: dict[nn.Module, str] = {}
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_selfreg.commands.datasets import dataset_folder
-from nnunetv2_selfreg.errors import SelfRegError
+from nnunetv2_selfreg.errors import SelfRegError, reason
 from nnunetv2_selfreg.files import read_json, write_json
 from nnunetv2_selfreg.settings import (
     CHOICES,
@@ -153,9 +153,10 @@ def _are_nnunets(path: Path) -> bool:
 
 def check_identifier(identifier: str, option: str = "-o") -> str:
     """Refuses what cannot be the name of a plans file, or would break nnU-Net's folder names."""
-    if not re.fullmatch(r"(?!.*__)[A-Za-z0-9][A-Za-z0-9_.-]*(?<!\.json)", identifier):
+    if not re.fullmatch(r"(?!.*__)[A-Za-z0-9][A-Za-z0-9_.-]*(?<!\.json)(?<!_)", identifier):
         raise SelfRegError(
-            f"{option} {identifier} is not a plans identifier; use letters, digits, '-', '.' and single '_', no .json"
+            f"{option} {identifier} is not a plans identifier; use letters, digits, '-', '.' and single '_', no .json "
+            "and no '_' at the end"
         )
     if identifier in OTHER_JSON:
         raise SelfRegError(f"{option} {identifier}: nnU-Net keeps another file under this name; choose another one")
@@ -236,10 +237,9 @@ def _check_networks(
         try:
             network = planned_network(find_trainer(parsed.trainer), manager, name, dataset)
         except Exception as error:  # whatever the network's author raises
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise SelfRegError(
                 f"{name}: {parsed.trainer} cannot build the network of {parsed.source}.json and dataset.json, where "
-                f"stages are looked up: {reason}; see nnUNetv2_selfreg doctor"
+                f"stages are looked up: {reason(error)}; see nnUNetv2_selfreg doctor"
             ) from None
         try:
             choose_students(network, SelfRegSettings.from_plans(resolve(changed, name), terms))
@@ -296,5 +296,5 @@ def _report(
 
 def _train_command(parsed: argparse.Namespace, configuration: str, plans: Mapping[str, Any]) -> str:
     previous = resolve(plans, configuration).get("previous_stage")
-    command = f"nnUNetv2_train {parsed.dataset} {configuration} 0 -tr {parsed.trainer} -p {parsed.output}"
+    command = f"nnUNetv2_train {parsed.dataset.rstrip('/')} {configuration} 0 -tr {parsed.trainer} -p {parsed.output}"
     return f"{command}  # after every fold of {previous}, with the same -tr and -p" if previous else command

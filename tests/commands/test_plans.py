@@ -262,7 +262,9 @@ def test_a_trainer_that_cannot_be_looked_for_is_one_line(
         pytest.skip("nnU-Net reads nnUNet_extTrainer since 2.8")
     except SyntaxError:
         message = refusal("--lambda-scr", "1", "-o", "New", "-tr", "nnUNetTrainerSelfRegMine")
-    assert message.startswith("-tr: looking for the trainer nnUNetTrainerSelfRegMine failed: invalid syntax")
+    assert message.startswith(
+        "-tr: looking for the trainer nnUNetTrainerSelfRegMine failed: SyntaxError: invalid syntax"
+    )
     assert message.endswith("see nnUNetv2_selfreg doctor")
 
 
@@ -314,14 +316,27 @@ def test_missing_plans_are_named_with_those_that_exist(folder: Path) -> None:
     assert message == f"{folder / 'Other.json'} does not exist; plans there: nnUNetPlans"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"configurations": []}', '{"configurations": {"2d": 1}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"configurations": []}',
+        '{"configurations": {"2d": 1}}',
+        '{"configurations": {}}',
+        '{"configurations": {"2d": {"inherits_from": ["2d"]}}}',
+        '{"configurations": {"2d": {"data_identifier": 1}}}',
+    ],
+)
 def test_what_is_no_plans_file_is_refused(folder: Path, content: str) -> None:
     (folder / "nnUNetPlans.json").write_text(content)
     assert "is not a plans file" in refusal("--lambda-scr", "0.1", "-o", "New")
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a/b", "../New", "New.json", "-New", "a b", "a__b", "splits_final", "nnUNetPlans"]
+    "name", ["", "a/b", "../New", "New.json", "-New", "a b", "a__b", "a_", "splits_final", "nnUNetPlans"]
 )
 def test_a_name_that_cannot_be_is_refused(folder: Path, name: str) -> None:
     before = {path.name: path.read_bytes() for path in folder.glob("*.json")}
