@@ -31,7 +31,8 @@ def criterion_of(network, compiled=False):
 
 
 def rank_steps(rank: int, folder: str, compiled: bool) -> None:
-    distributed.init_process_group("gloo", f"file://{folder}/meeting", timedelta(minutes=2), RANKS, rank)
+    store = distributed.FileStore(f"{folder}/meeting", RANKS)
+    distributed.init_process_group("gloo", None, timedelta(minutes=2), RANKS, rank, store)
     network = plain_unet(norm_op=None, features=FEATURES).double()
     # as nnU-Net does: DDP around the (compiled) network first, then the loss with hooks on the network inside
     called = torch.compile(network) if compiled else network

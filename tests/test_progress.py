@@ -64,8 +64,15 @@ def test_the_line_says_that_the_share_is_of_the_loss():
     assert line == "SelfReg: scr 2, ifd 1; weighted, they add 0.04 to train_loss (share of the loss 12.5%)"
 
 
-def test_epochs_without_values_leave_a_gap(tmp_path):
+def test_epochs_without_values_leave_a_gap(tmp_path, monkeypatch):
     """Epochs of a training that was stock at first are not a number."""
+    drawn = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Figure, "savefig", lambda plot, path, **_: (drawn.append(plot), path.touch()))
+        plot_progress({name: [float("nan"), *series] for name, series in logging(2).items()}, BUILT_IN, tmp_path)
+    for line in (line for axis in drawn[0].axes for line in axis.lines):
+        assert list(line.get_xdata()) == [0, 1, 2]
+        assert np.isnan(line.get_ydata()).tolist() == [True, False, False]
     for values in (logging(1), {name: [float("nan")] for name in logging(1)}):
         plot_progress(values, BUILT_IN, tmp_path)
         with Image.open(tmp_path / "selfreg.png") as picture:

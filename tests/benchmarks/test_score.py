@@ -482,6 +482,18 @@ def test_folds_without_a_model_are_refused(acdc: Path, capsys: pytest.CaptureFix
     assert "--folds names the folds of a model; give the model with --model" in capsys.readouterr().err
 
 
+def test_what_the_command_is_given_is_written_down(acdc: Path, model: Callable[..., Path]) -> None:
+    folder = model("nnUNetTrainer", epochs=(7, 8, 9))
+    places = [str(acdc / name) for name in ("predictions", "labelsTs")]
+    more = ["--dataset-json", str(acdc / "dataset.json"), "--model", str(folder), "--folds", "0", "2", "--seed", "3"]
+    output = acdc / "from_the_command.csv"
+    assert cli.main(["leaderboard", "score", "acdc", *places, *more, "--allow-incomplete", "-o", str(output)]) == 0
+    sidecar = json.loads(output.with_suffix(".json").read_text())
+    assert sidecar["trainer"] == "nnUNetTrainer"
+    assert sidecar["epochs"] == {"0": 7, "2": 9}
+    assert sidecar["seed"] == 3
+
+
 def test_ensemble_is_of_the_folds_that_are_named(acdc: Path, model: Callable[..., Path]) -> None:
     folder = model("nnUNetTrainer", epochs=(7, 8, 9))
     sidecar = scored(acdc, model=folder, folds=[0, 2])[1]

@@ -140,7 +140,7 @@ def test_folder_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     assert doctor.check_folder("nnUNet_raw", writable=False).status == "ok"
     check = doctor.check_folder("nnUNet_raw")
     assert (check.status, check.text) == ("problem", f"{tmp_path} cannot be written")
-    assert check.remedy == (f"chmod u+rwx {tmp_path}", "or export nnUNet_raw=/path/to/nnUNet_raw")
+    assert check.remedy == (f"chmod u+rwx {shlex.quote(str(tmp_path))}", "or export nnUNet_raw=/path/to/nnUNet_raw")
 
 
 # -- versions
@@ -224,7 +224,7 @@ def test_train_command_elsewhere(tmp_path: Path, folder: str) -> None:
     code = "from nnunetv2_selfreg.commands.doctor import check_train_command; print(check_train_command())"
     found = python("-c", code, PYTHONUSERBASE=str(tmp_path), PATH=str(command.parent)).stdout
     another = f" may be another Python's, this one's is in {sys.prefix}"
-    assert re.match(rf"{'ok' if folder == 'bin' else 'note'} +nnUNetv2_train +{command}", found)
+    assert re.match(rf"{'ok' if folder == 'bin' else 'note'} +nnUNetv2_train +{re.escape(str(command))}", found)
     assert (another in found) == (folder == "other")
 
 
@@ -276,7 +276,9 @@ def test_trainers_in_nnunets_folder(checkout: Path, ext_folder: Path) -> None:
     folder = checkout / "training" / "nnUNetTrainer"
     shutil.copy(TRAINER_FILE, folder)
     found = look_for_trainers(checkout, nnUNet_extTrainer=str(ext_folder))
-    assert re.fullmatch(rf"ok +trainers +nnUNetTrainerSelfReg is found in nnU-Net's own folder, {folder}\n", found)
+    assert re.fullmatch(
+        rf"ok +trainers +nnUNetTrainerSelfReg is found in nnU-Net's own folder, {re.escape(str(folder))}\n", found
+    )
 
 
 @pytest.mark.longer
@@ -284,7 +286,7 @@ def test_trainers_in_nnunets_folder(checkout: Path, ext_folder: Path) -> None:
 def test_trainers_through_ext_trainer(checkout: Path, ext_folder: Path) -> None:
     found = look_for_trainers(checkout, nnUNet_extTrainer=f"/not/there{os.pathsep}{ext_folder}")
     assert re.fullmatch(
-        rf"ok +trainers +nnUNetTrainerSelfReg is found through nnUNet_extTrainer, {ext_folder}\n", found
+        rf"ok +trainers +nnUNetTrainerSelfReg is found through nnUNet_extTrainer, {re.escape(str(ext_folder))}\n", found
     )
 
 
@@ -295,7 +297,8 @@ def test_trainers_behind_a_broken_torchvision(checkout: Path, ext_folder: Path) 
     found = look_for_trainers(checkout, nnUNet_extTrainer=str(ext_folder))
     assert found.startswith("problem  trainers ")
     assert "fails: RuntimeError: operator torchvision::nms does not exist\n" in found
-    assert f"mend torchvision, or cp '{ext_folder}/nnUNetTrainerSelfReg.py' {folder}\n" in found
+    copy = shlex.join(["cp", str(ext_folder / "nnUNetTrainerSelfReg.py"), str(folder)])
+    assert f"mend torchvision, or {copy}\n" in found
 
 
 @reads_ext_trainer

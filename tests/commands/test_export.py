@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import shlex
 import shutil
 import zipfile
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_names_settings_and_logged_values(model, tmp_path, capsys):
     assert first.endswith("now; both models predict the same")
     assert others == [
         "install it and predict, with nnU-Net alone, by",
-        f"  cp -r {tmp_path / 'out'}/. $nnUNet_results",
+        f"  cp -r {shlex.quote(str(tmp_path / 'out'))}/. $nnUNet_results",
         "  nnUNetv2_predict -d Dataset001_Tiny -c 2d -tr nnUNetTrainer -p TinySelfRegSCR -f 1 -i IMAGES -o PREDICTIONS",
     ]
     name, told = origin(tmp_path / "out")

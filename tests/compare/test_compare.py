@@ -68,6 +68,14 @@ def test_the_differences_are_those_worked_out_by_hand(models, tmp_path, capsys):
     assert math.isnan(table.loc["patient4_ED", "LV difference"])
 
 
+@pytest.mark.parametrize(("margin", "better", "worse"), [("4", 2, 1), ("6.5", 1, 0)])
+def test_better_and_worse_are_by_more_than_the_margin(models, tmp_path, margin, better, worse):
+    """The cases differ by +3, +3, -5, +7 and +6 points."""
+    assert compare(*models, "--margin", margin, "-o", tmp_path / "out") == 0
+    said = f"{better} cases are better by more than {margin}, {worse} worse, of 5"
+    assert said.replace("1 cases are", "1 case is") in text_of(tmp_path / "out").replace("1 cases are", "1 case is")
+
+
 def fold_mean(cases):
     """Mean over cases, then over classes, in points."""
     columns = zip(*cases.values(), strict=True)
@@ -261,6 +269,8 @@ def test_pictures_find_references_that_were_moved(models, tmp_path, monkeypatch,
     assert compare(*models, "--pictures", "2", "-o", tmp_path / "out") == 1
     said = "--pictures: nnUNet_raw is not set; set it, or name the folder of the images with --images\n"
     assert capsys.readouterr().err.endswith(said)
+    assert compare(*models, "--pictures", "1", "--images", raw / "imagesTr", "-o", tmp_path / "named") == 0
+    assert len(list((tmp_path / "named" / "pictures").iterdir())) == 1
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))
     assert compare(*models, "--pictures", "2", "-o", tmp_path / "out") == 0
     assert {path.stem for path in (tmp_path / "out" / "pictures").iterdir()} == set(FIRST[1])

@@ -18,4 +18,4 @@ def stock_trainers() -> Iterator[None]:
     module = TRAINERS / "nnUNetTrainerLengthsOfTheSuite.py"
     module.write_text("from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import *\n")
     yield
-    module.unlink()
+    module.unlink(missing_ok=True)

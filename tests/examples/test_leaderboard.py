@@ -320,7 +320,8 @@ def test_workers_that_outlive_their_training_hold_nothing(
 
 def test_gpus_that_cannot_be_locked_are_said(tmp_path: Path) -> None:
     command(tmp_path, "flock", "exit 71")
-    environment = os.environ | {"GPUS": "5", "PATH": f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}"}
+    path = f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"GPUS": "5", "PATH": path, "TMPDIR": str(tmp_path)}
     script = [str(EXAMPLE / "on_a_free_gpu.sh"), "true"]
     done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
@@ -503,7 +504,8 @@ def test_smoke_run_killed_and_resumed(tmp_path: Path, stock_trainers: None, only
     before = trained()
     assert len(before) < 2 * models
     finish(run, folder)
-    assert before.items() & trained().items()  # what was trained is not trained again
+    kept = before.items() & trained().items()  # what was trained is not trained again, but for what ended with the kill
+    assert len(kept) >= max(1, len(before) - 1)
     assert len(trained()) == 2 * models
     assert len(list(work.glob("nnUNet_results/*/*/crossval_results_folds_0_1/summary.json"))) == models
     table = json.loads((work / "table/table.json").read_text())

@@ -10,6 +10,11 @@ from pathlib import Path
 ON_ONE_CORE = Path(__file__).parents[2] / "examples/leaderboard/on_one_core.py"
 
 
+def quoted(path: Path) -> str:
+    """A path as a word of a command line, whatever its name holds."""
+    return shlex.quote(str(path))
+
+
 def start(command: str, **options) -> subprocess.Popen[str]:
     """Starts one command line; `options` as subprocess.Popen takes them."""
     training = command.startswith("nnUNetv2_train ")  # planning refuses 0 worker processes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import model_folder, run
+from commands import model_folder, quoted, run
 from trainings import build_trainer, edit_plans, logged
 
 from nnunetv2_selfreg.commands import export
@@ -68,15 +68,21 @@ def by_command(dataset, configuration: str, trainer: str, plans: str, output: Pa
     which = f"-c {configuration} -f 0 -tr {trainer} -p {plans} -device cpu"
     images, labels, predicted = dataset.raw / "imagesTs", dataset.raw / "labelsTs", output / "predicted"
     run(f"nnUNetv2_train {dataset.number} {configuration} 0 -tr {trainer} -p {plans} -device cpu")
-    run(f"nnUNetv2_predict -d {dataset.number} {which} -i {images} -o {predicted} -npp 1 -nps 1 --disable_tta")
     run(
-        f"nnUNetv2_evaluate_folder {labels} {predicted} -djfile {predicted / 'dataset.json'} "
-        f"-pfile {predicted / 'plans.json'}"
+        f"nnUNetv2_predict -d {dataset.number} {which} -i {quoted(images)} -o {quoted(predicted)} "
+        "-npp 1 -nps 1 --disable_tta"
+    )
+    run(
+        f"nnUNetv2_evaluate_folder {quoted(labels)} {quoted(predicted)} -djfile {quoted(predicted / 'dataset.json')} "
+        f"-pfile {quoted(predicted / 'plans.json')}"
     )
     model = model_folder(trainer, plans, configuration)
     for scores in (model / "fold_0" / "validation", predicted):
         assert np.isfinite(json.loads((scores / "summary.json").read_text())["foreground_mean"]["Dice"])
-    run(f"nnUNetv2_selfreg inspect {model} --images {images} --labels {labels} --cases 1 -o {output / 'inspected'}")
+    run(
+        f"nnUNetv2_selfreg inspect {quoted(model)} --images {quoted(images)} --labels {quoted(labels)} --cases 1 "
+        f"-o {quoted(output / 'inspected')}"
+    )
     assert export.main([str(model), str(output / "shared")]) == 0
     (exported,) = (output / "shared" / model.parent.name).iterdir()
     stock, own_plans, _ = exported.name.split("__")

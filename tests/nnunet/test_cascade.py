@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from commands import model_folder, run
+from commands import model_folder, quoted, run
 from trainings import cascade_plans
 
 TRAINER = "nnUNetTrainerSelfReg_1epoch"
@@ -59,10 +59,10 @@ def test_the_second_stage_reads_the_first_ones_labels(cascade):
 
 def test_both_stages_predict_unseen_cases(cascade, dataset, tmp_path):
     low, full = tmp_path / "low", tmp_path / "full"
-    predict = f"nnUNetv2_predict -d {dataset.number} -i {dataset.raw / 'imagesTs'} -tr {TRAINER} -p Cascade"
+    predict = f"nnUNetv2_predict -d {dataset.number} -i {quoted(dataset.raw / 'imagesTs')} -tr {TRAINER} -p Cascade"
     quick = "-device cpu -npp 1 -nps 1"
-    run(f"{predict} -c 3d_lowres -f all -o {low} {quick}")
-    run(f"{predict} -c 3d_cascade_fullres -f 0 -o {full} -prev_stage_predictions {low} {quick}")
+    run(f"{predict} -c 3d_lowres -f all -o {quoted(low)} {quick}")
+    run(f"{predict} -c 3d_cascade_fullres -f 0 -o {quoted(full)} -prev_stage_predictions {quoted(low)} {quick}")
     references = {path.name: SimpleITK.ReadImage(path) for path in (dataset.raw / "labelsTs").iterdir()}
     for output in (low, full):
         predictions = {path.name: SimpleITK.ReadImage(path) for path in output.glob("*.nii.gz")}

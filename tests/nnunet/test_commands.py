@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from commands import folder, model_folder, run
+from commands import folder, model_folder, quoted, run
 
 TRAINER = "nnUNetTrainerSelfReg_5epochs"
 
@@ -54,7 +54,7 @@ def predicted(training, dataset, tmp_path_factory) -> Path:
 def predict(trainer: str, training: Training, dataset, output: Path) -> None:
     run(
         f"nnUNetv2_predict -d {dataset.number} -c {training.configuration} -f 0 -tr {trainer} -p {training.plans} "
-        f"-i {dataset.raw / 'imagesTs'} -o {output} -device cpu -npp 1 -nps 1"
+        f"-i {quoted(dataset.raw / 'imagesTs')} -o {quoted(output)} -device cpu -npp 1 -nps 1"
     )
 
 
@@ -105,8 +105,8 @@ def test_predictions_are_segmentations_of_the_unseen_cases(training, predicted, 
             assert getattr(prediction, ask)() == pytest.approx(getattr(references[name], ask)()), (name, ask)
         assert set(np.unique(SimpleITK.GetArrayFromImage(prediction))) <= labels
     run(
-        f"nnUNetv2_evaluate_folder {dataset.raw / 'labelsTs'} {predicted} -djfile {predicted / 'dataset.json'} "
-        f"-pfile {predicted / 'plans.json'} -np 1"
+        f"nnUNetv2_evaluate_folder {quoted(dataset.raw / 'labelsTs')} {quoted(predicted)} "
+        f"-djfile {quoted(predicted / 'dataset.json')} -pfile {quoted(predicted / 'plans.json')} -np 1"
     )
     summary = json.loads((predicted / "summary.json").read_text())
     # 1250 steps of a few patches can leave a class unlearnt (0.24 to 0.77 were seen), but not both

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from commands import model_folder, run
+from commands import model_folder, quoted, run
 from nnunetv2.run.run_training import get_trainer_from_args
 
 from nnunetv2_selfreg.commands import export
@@ -106,8 +106,8 @@ def test_it_installs_and_predicts_beside_a_stock_model(model, dataset, tmp_path,
     shutil.copytree(model, models / model.name)
     ours = f"nnUNetv2_predict -d {dataset.raw.name} -c 2d -tr {TRAINER} -p Small -f 0 -i IMAGES -o PREDICTIONS"
     for command, name in ((predict, "exported"), (ours, "ours")):
-        command = command.replace("IMAGES", str(dataset.raw / "imagesTs"))
-        run(command.replace("PREDICTIONS", str(tmp_path / name)) + " -device cpu -npp 1 -nps 1")
+        command = command.replace("IMAGES", quoted(dataset.raw / "imagesTs"))
+        run(command.replace("PREDICTIONS", quoted(tmp_path / name)) + " -device cpu -npp 1 -nps 1")
     cases = sorted(path.name for path in (tmp_path / "ours").glob("*.nii.gz"))
     assert len(cases) == len(list((dataset.raw / "imagesTs").iterdir()))
     for case in cases:

@@ -66,6 +66,12 @@ def on_ranks(trainer, monkeypatch, ranks):
     trainer.on_train_epoch_end([{"loss": np.float32(0.5)}])
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_rank_draws_the_same_channels(trainer, rank):
+    trainer.local_rank = rank
+    assert trainer._build_loss()._generator.initial_seed() == 0
+
+
 def test_the_logged_means_are_those_of_all_ranks(trainer, monkeypatch):
     ranks = [(None, {"loss": 0.5, "scr": scr, "ifd": 4 * scr}) for scr in (1.0, 2.0)]
     on_ranks(trainer, monkeypatch, ranks)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import folder, model_folder, run
+from commands import folder, model_folder, quoted, run
 from trainings import build_trainer, logged
 
 from nnunetv2_selfreg.model_folder import ModelFolder
@@ -74,12 +74,16 @@ def test_the_example_on_nnunets_command_line(external, dataset, tmp_path):
     assert find_trainer(name).__mro__[2].__name__ == "nnUNetTrainerSelfReg"
     assert ModelFolder.open(model).settings.weights == {"attention": 0.3}
     images = folder("raw") / dataset.raw.name / "imagesTs"
-    run(f"nnUNetv2_predict -i {images} -o {tmp_path / 'predicted'} -d {dataset.number} -c 2d -f 0 -tr {name} "
-        f"-p {plans} -device cpu")  # fmt: skip
+    run(
+        f"nnUNetv2_predict -i {quoted(images)} -o {quoted(tmp_path / 'predicted')} -d {dataset.number} -c 2d -f 0 "
+        f"-tr {name} -p {plans} -device cpu"
+    )
     assert len(list((tmp_path / "predicted").glob("*.nii.gz"))) == len(list(images.iterdir()))
-    run(f"nnUNetv2_selfreg export {model} {tmp_path / 'exported'}")
+    run(f"nnUNetv2_selfreg export {quoted(model)} {quoted(tmp_path / 'exported')}")
     origin = json.loads(next((tmp_path / "exported").rglob("selfreg_origin.json")).read_text())
     assert len(origin["folds"]["fold_0"]["attention"]) == 1
     assert (tmp_path / "exported" / dataset.raw.name / f"nnUNetTrainer_1epoch__{plans}SelfRegAttention__2d").is_dir()
-    run(f"nnUNetv2_selfreg inspect {model} --images {images} --cases 1 -o {tmp_path / 'report'}")
+    run(
+        f"nnUNetv2_selfreg inspect {quoted(model)} --images {quoted(images)} --cases 1 -o {quoted(tmp_path / 'report')}"
+    )
     assert "attention" in (tmp_path / "report" / "report.html").read_text()

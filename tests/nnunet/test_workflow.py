@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from commands import folder, model_folder, run
+from commands import folder, model_folder, quoted, run
 from nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs import nnUNetTrainer_1epoch
 
 from nnunetv2_selfreg.trainer import find_trainer
@@ -68,14 +68,14 @@ def test_folds_are_accumulated(model, dataset):
 
 def test_five_folds_predict_as_an_ensemble(model, dataset, tmp_path):
     predict = (
-        f"nnUNetv2_predict -d {dataset.number} -c 2d -tr {TRAINER} -p {PLANS} -i {dataset.raw / 'imagesTs'} "
+        f"nnUNetv2_predict -d {dataset.number} -c 2d -tr {TRAINER} -p {PLANS} -i {quoted(dataset.raw / 'imagesTs')} "
         "-device cpu -npp 1 -nps 1 --save_probabilities"
     )
-    run(f"{predict} -o {tmp_path / 'all'} -f 0 1 2 3 4")
+    run(f"{predict} -o {quoted(tmp_path / 'all')} -f 0 1 2 3 4")
     for fold in (0, 1):
-        run(f"{predict} -o {tmp_path / str(fold)} -f {fold}")
+        run(f"{predict} -o {quoted(tmp_path / str(fold))} -f {fold}")
     assert len(images(tmp_path / "all")) == len(list((dataset.raw / "imagesTs").iterdir()))
-    run(f"nnUNetv2_ensemble -i {tmp_path / '0'} {tmp_path / '1'} -o {tmp_path / 'both'} -np 1")
+    run(f"nnUNetv2_ensemble -i {quoted(tmp_path / '0')} {quoted(tmp_path / '1')} -o {quoted(tmp_path / 'both')} -np 1")
     for name, found in images(tmp_path / "both").items():
         case = name.removesuffix(".nii.gz")
         mean = sum(np.load(tmp_path / str(fold) / f"{case}.npz")["probabilities"] for fold in (0, 1)) / 2
@@ -112,7 +112,7 @@ def test_pretrained_weights_start_another_training(model, dataset):
     plans = json.loads((dataset.preprocessed / "Tuned.json").read_text()) | {"plans_name": "Tuned"}
     (dataset.preprocessed / "Tuned.json").write_text(json.dumps(plans))
     command = f"nnUNetv2_train {dataset.number} 2d 0 -tr {TRAINER} -p Tuned -device cpu"
-    printed = run(f"{command} -pretrained_weights {model / 'fold_0' / 'checkpoint_final.pth'}")
+    printed = run(f"{command} -pretrained_weights {quoted(model / 'fold_0' / 'checkpoint_final.pth')}")
     assert "Loading pretrained weights" in printed
     losses = [float(re.search(r": train_loss (\S+)", text).group(1)) for text in (log(model), printed)]
     assert losses[1] < losses[0]
@@ -124,17 +124,20 @@ def log(model):
 
 def test_a_model_is_exported_and_installed(model, dataset, tmp_path, monkeypatch):
     archive = tmp_path / "model.zip"
-    run(f"nnUNetv2_export_model_to_zip -d {dataset.number} -c 2d -tr {TRAINER} -p {PLANS} -f 0 1 2 3 4 -o {archive}")
+    run(
+        f"nnUNetv2_export_model_to_zip -d {dataset.number} -c 2d -tr {TRAINER} -p {PLANS} -f 0 1 2 3 4 "
+        f"-o {quoted(archive)}"
+    )
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "elsewhere"))
     (tmp_path / "elsewhere").mkdir()
-    run(f"nnUNetv2_install_pretrained_model_from_zip {archive}")
+    run(f"nnUNetv2_install_pretrained_model_from_zip {quoted(archive)}")
     predictions = []
     for results in (tmp_path / "elsewhere", folder("results")):
         monkeypatch.setenv("nnUNet_results", str(model.parents[1] if results == folder("results") else results))
         output = tmp_path / f"predictions_{len(predictions)}"
         run(
-            f"nnUNetv2_predict -d {dataset.number} -c 2d -f 0 -tr {TRAINER} -p {PLANS} -i {dataset.raw / 'imagesTs'} "
-            f"-o {output} -device cpu -npp 1 -nps 1"
+            f"nnUNetv2_predict -d {dataset.number} -c 2d -f 0 -tr {TRAINER} -p {PLANS} "
+            f"-i {quoted(dataset.raw / 'imagesTs')} -o {quoted(output)} -device cpu -npp 1 -nps 1"
         )
         predictions.append(images(output))
     assert predictions[0].keys() == predictions[1].keys()

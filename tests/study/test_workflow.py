@@ -25,10 +25,10 @@ SNAKEFILE = shlex.quote(str(STUDY / "Snakefile"))
 @pytest.mark.parametrize("study", ["config.yaml", "screen.yaml"])
 def test_every_run_is_trained_once(study, tmp_path):
     command = f"-m snakemake -s {SNAKEFILE} -n --cores 2 --config "
-    command += f"study={shlex.quote(str(STUDY / study))} work={tmp_path}"
+    command += f"study={shlex.quote(str(STUDY / study))} work={shlex.quote(str(tmp_path))}"
     for name in ("hippocampus", "acdc"):
         (tmp_path / name).mkdir()
-        command += f" {name}={tmp_path / name}"
+        command += f" {name}={shlex.quote(str(tmp_path / name))}"
     done = subprocess.run([sys.executable, *shlex.split(command)], capture_output=True, text=True, check=True)
     content = yaml.safe_load((STUDY / study).read_text())
     runs = content["runs"]
@@ -103,7 +103,8 @@ def test_trainers_that_are_found_already_still_are(monkeypatch, tmp_path):
 def test_what_is_collected_is_not_trained_again(tmp_path):
     (tmp_path / "hippocampus").mkdir()
     command = f"-m snakemake -s {SNAKEFILE} -n --cores 2 --config study={shlex.quote(str(STUDY / 'screen.yaml'))} "
-    command += f"work={tmp_path} hippocampus={tmp_path / 'hippocampus'} missing_in={tmp_path}"
+    folder = shlex.quote(str(tmp_path))
+    command += f"work={folder} hippocampus={folder}/hippocampus missing_in={folder}"
     with open(STUDY / "results" / "runs.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["dataset"] == "hippocampus_screen"]
     assert len(rows) == 70
@@ -147,7 +148,8 @@ def test_what_is_collected_is_not_trained_again(tmp_path):
 def test_what_cannot_be_run_is_said(change, settings, expected, tmp_path):
     study = tmp_path / "study.yaml"
     study.write_text(yaml.safe_dump(yaml.safe_load((STUDY / "full.yaml").read_text()) | change, sort_keys=False))
-    command = f"-m snakemake -s {SNAKEFILE} -n --cores 2 --config study={study} work={tmp_path} {settings}"
+    places = shlex.join([f"study={study}", f"work={tmp_path}"])
+    command = f"-m snakemake -s {SNAKEFILE} -n --cores 2 --config {places} {settings}"
     done = subprocess.run([sys.executable, *shlex.split(command)], capture_output=True, text=True)
     assert done.returncode == 1
     for line in expected:
