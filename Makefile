@@ -1,7 +1,8 @@
 # Everything from a fresh clone: `make demo` and `make test` set up what they need.
 VENV := .venv
 BIN := $(VENV)/bin
-export PYTHONUTF8 := 1 # pages and tables hold more than ASCII, whatever the locale
+# pages and tables hold more than ASCII, whatever the locale
+export PYTHONUTF8 := 1
 PROCESSES := -n auto --no-loadscope-reorder
 MARKS := not slow and not longer
 
