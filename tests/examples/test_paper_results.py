@@ -18,11 +18,11 @@ from nnunetv2_selfreg.comparison import MEAN
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "examples" / "leaderboard" / "results" / "paper"
-AGAIN = RESULTS.with_name("paper_again")
+AGAIN, HALF = (RESULTS.with_name(name) for name in ("paper_again", "paper_half"))
 ARMS = "nnUNetTrainer", "nnUNetTrainerSelfReg"
 
 
-@pytest.mark.parametrize(("results", "count"), [(RESULTS, 25), (AGAIN, 14)])
+@pytest.mark.parametrize(("results", "count"), [(RESULTS, 25), (AGAIN, 14), (HALF, 7)])
 def test_the_printed_rows_are_those_of_the_committed_scores(results, count, tmp_path):
     assert main(["leaderboard", "table", str(results), "-o", str(tmp_path)]) == 0
     table = (tmp_path / "table.md").read_text().splitlines()
@@ -111,6 +111,30 @@ def test_the_fresh_trainings_are_printed_as_scored():
     assert f"did not confirm it: {stock} and {selfreg}." in " ".join((ROOT / "CHANGELOG.md").read_text().split())
 
 
+def means_of_folds(folder, trainer, plans, folds):
+    """Of the files of these folds, in percent."""
+    scores = pd.concat(
+        pd.read_csv(next(folder.glob(f"monuseg224__*__{trainer}_4000steps__{plans}__2d__{fold}.csv"))) for fold in folds
+    )
+    return 100 * scores[(scores["rule"] == "published") & (scores["metric"] == "dice")]["value"].mean()
+
+
+def test_the_wider_network_is_printed_as_scored():
+    page = " ".join((ROOT / "documentation" / "leaderboard.md").read_text().split())
+    table = (HALF / "table" / "table.md").read_text()
+    (runs, stock), (_, selfreg) = arm(table, "nnUNetTrainer"), arm(table, "nnUNetTrainerSelfReg")
+    difference, interval, over_folds = difference_of(table, "nnUNetTrainerSelfReg")
+    assert runs == "2"
+    assert f"**MoNuSeg, twice as wide**, two of five folds: {stock} (stock) and {selfreg} (SelfReg)" in page
+    small = [means_of_folds(folder, name, "QuarterWidth", (0, 1)) for name in ARMS for folder in (RESULTS, AGAIN)]
+    said = "two repetitions have {:.2f} and {:.2f} (stock), {:.2f} and {:.2f} (SelfReg)".format(*small)
+    assert said in page
+    assert max(float(stock), float(selfreg)) < 80.18
+    row = f"| MoNuSeg, 14 images, Dice | {stock} | {selfreg} | {difference} | {over_folds} | {interval} |"
+    assert row in (HALF / "README.md").read_text()
+    assert f"{stock} (stock) and {selfreg} (SelfReg)." in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_the_plain_unets_are_printed_as_scored():
     table = (RESULTS / "table" / "table.md").read_text()
     (runs, stock), (_, selfreg) = arm(table, "nnUNetTrainerPlain"), arm(table, "nnUNetTrainerSelfRegPlain")
@@ -167,7 +191,7 @@ def test_iou_of_monuseg_is_printed_as_scored():
     assert f"| [{selfreg}](#the-papers-benchmarks-run-here) ({stock}), the same |" in page
 
 
-@pytest.mark.parametrize("results", [RESULTS, AGAIN])
+@pytest.mark.parametrize("results", [RESULTS, AGAIN, HALF])
 def test_the_committed_table_is_that_of_the_scores(results, tmp_path):
     """But for the plots, which another version of matplotlib draws otherwise."""
     assert main(["leaderboard", "table", str(results), "-o", str(tmp_path)]) == 0

@@ -238,7 +238,7 @@ def said():
         "far from that gain": max(glas_ends) < glas["reported"] / 4,
         f"the gain does not come out, either ({NUMBERS[plain['runs']]} pairs)": plain["over_folds"]["low"] < 0
         and plain["over_folds"]["high"] < plain["reported"] / 2,
-        f"{glas['stock'] - baseline:.1f} points above the U-Net": True,
+        f"{glas['stock'] - baseline:.1f} points above the paper's own U-Net": True,
         f"differ by up to {max(map(abs, acdc['noise'][0]['each_run'])):.0f} points in a fold": True,
         "On ACDC it is lower, the first is higher": again["acdc"] < 0 < acdc["difference"],
         "because of one poor training of stock": np.mean(other_folds) < 0 < highest,
