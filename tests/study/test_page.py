@@ -240,7 +240,7 @@ def said():
         and plain["over_folds"]["high"] < plain["reported"] / 2,
         f"{glas['stock'] - baseline:.1f} points above the paper's own U-Net": True,
         f"differ by up to {max(map(abs, acdc['noise'][0]['each_run'])):.0f} points in a fold": True,
-        "On ACDC it is lower, the first is higher": again["acdc"] < 0 < acdc["difference"],
+        "On ACDC it is negative, the first is not": again["acdc"] < 0 < acdc["difference"],
         "because of one poor training of stock": np.mean(other_folds) < 0 < highest,
         "slightly lower with SelfReg": -2 < acdc_both["difference"] < 0,
         "Both repetitions average about 2 points less": {round(acdc_10["difference"]), round(again["acdc_10"])} == {-2},
