@@ -181,9 +181,8 @@ def read_plans(path: Path, patience: float = 0) -> dict[str, Any]:
         raise SelfRegError(f"{path} does not exist; plans there: {listed(others, 20)}")
     plans = read_json(path, "plans file", patience)
     configurations = plans.get("configurations")
-    if not isinstance(configurations, dict) or not all(isinstance(value, dict) for value in configurations.values()):
-        configurations = None
-    if not configurations:
+    are_there = isinstance(configurations, dict) and all(isinstance(each, dict) for each in configurations.values())
+    if not are_there or not configurations:
         raise SelfRegError(f"{path} is not a plans file: it has no configurations")
     for name, configuration in configurations.items():
         for key in ("inherits_from", "data_identifier"):
