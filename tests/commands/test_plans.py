@@ -182,6 +182,14 @@ def test_every_configuration_is_set_when_none_is_named(folder: Path, capsys: pyt
     assert lines[-1].endswith("-p New  # after every fold of 3d_lowres, with the same -tr and -p")
 
 
+def test_a_data_set_that_the_shell_completed_is_named_without_its_slash(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-d", "Dataset998_Toy/", "--lambda-scr", "0.1", "-o", "New", "-c", "2d") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "  nnUNetv2_train Dataset998_Toy 2d 0 -tr nnUNetTrainerSelfReg -p New"
+
+
 def test_report_names_who_inherits_the_new_settings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--lambda-scr", "0.1", "-o", "New", "-c", "3d_fullres") == 0
     assert "selfreg" not in written(folder)["configurations"]["3d_cascade_fullres"]
